@@ -1,0 +1,38 @@
+"""The surroundings in which buildah and skopeo run: nothing of this machine's own reaches them.
+
+Knows: which files and variables the two read.
+Must not know: what they are asked to do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Signatures are not checked here: what may be pushed was decided before. A machine need not have
+# a policy of its own.
+_POLICY = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
+# No short names, and no rewriting of one registry's name into another's.
+_REGISTRIES = "unqualified-search-registries = []\n"
+
+
+def tool_environment(home: Path, tmp: Path) -> dict[str, str]:
+    """The whole environment of a tool, whose configuration is written below `home`.
+
+    Both directories must exist. Credentials are found nowhere but in the authfile that is named
+    on the command line, since the default places are below `home` too.
+    """
+    configuration = home / ".config" / "containers"
+    configuration.mkdir(parents=True, exist_ok=True)
+    (configuration / "policy.json").write_text(_POLICY)
+    registries = configuration / "registries.conf"
+    registries.write_text(_REGISTRIES)
+    return {
+        "PATH": PATH,
+        "HOME": str(home),
+        "TMPDIR": str(tmp),
+        "XDG_RUNTIME_DIR": str(home),
+        "CONTAINERS_REGISTRIES_CONF": str(registries),
+    }

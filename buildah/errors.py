@@ -1,0 +1,241 @@
+"""The exception tree of this room; each class fixes its code and whether trying again can help.
+
+    BuildahError
+    ├── InvalidReference            a destination cannot be parsed
+    ├── DestinationRefused
+    │   ├── RegistryNotAllowed      the registry is not on the list
+    │   └── RepositoryNotAllowed    the registry is, this repository is not
+    ├── ArchiveError
+    │   ├── ArchiveInvalid          not an image archive
+    │   ├── ArchiveTruncated        it ends too early
+    │   ├── ArchiveNoImage          an archive without an image in it
+    │   ├── ArchiveSeveralImages    more than one image, and none was chosen
+    │   └── ArchiveCorrupt          a layer is not what its digest says
+    ├── RegistryError               the registry answered 5xx, or cut the line
+    │   ├── RegistryUnauthorized    no user, or the wrong one
+    │   ├── RegistryForbidden       the user may not
+    │   ├── RegistryUntrusted       its certificate is not trusted
+    │   ├── RegistryUnreachable     nobody answers there
+    │   ├── RegistryUnknownHost     no such name
+    │   ├── RegistryFull            it has no room
+    │   └── RegistryConflict        the tag is not what was just pushed
+    ├── StorageError
+    │   ├── StorageFull             no room in the job's own directory
+    │   ├── StorageUnsuitable       that file system cannot hold container storage
+    │   └── WorkspaceBusy           somebody else works in that directory
+    └── ToolError
+        ├── ToolMissing             buildah or skopeo is not installed
+        └── ToolFailed              it failed for a reason that is not known here
+
+Knows: code, words, hint and retryability of each.
+Must not know: steps, HTTP statuses, how a cause is recognised (that is `diagnosis.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class BuildahError(Exception):
+    """Root of the tree.
+
+    `message` is operation, subject and cause in words; `hint` says what to do. `retryable` is true
+    only where the same call, with nothing changed by anyone here, may succeed a little later.
+    """
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+    advice: ClassVar[str]
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        """Keep message and hint; without a hint, the class's own advice is the hint."""
+        super().__init__(message)
+        self.message = message
+        self.hint = self.advice if hint is None else hint
+
+
+class InvalidReference(BuildahError):
+    """A destination cannot be parsed."""
+
+    code = "invalid_reference"
+    advice = "Write it like harbor.example.com/team/name:tag."
+
+
+class DestinationRefused(BuildahError):
+    """A well-formed destination that nobody may push to."""
+
+
+class RegistryNotAllowed(DestinationRefused):
+    """The registry is not among those configured."""
+
+    code = "registry_not_allowed"
+    advice = "Ask the operator to add it to the setting `registries`."
+
+
+class RepositoryNotAllowed(DestinationRefused):
+    """The registry is configured, but not for this repository."""
+
+    code = "repository_not_allowed"
+    advice = "Choose an allowed repository, or ask the operator to allow this one."
+
+
+class ArchiveError(BuildahError):
+    """Something is wrong with the archive; sending it again unchanged cannot help."""
+
+
+class ArchiveInvalid(ArchiveError):
+    """The file is not an image archive."""
+
+    code = "archive_invalid"
+    advice = "Make it with `docker save`, `podman save`, `nerdctl save` or as an OCI archive."
+
+
+class ArchiveTruncated(ArchiveError):
+    """The archive ends too early."""
+
+    code = "archive_truncated"
+    advice = "The file was cut before it was sent: save the image again and compare the sizes."
+
+
+class ArchiveNoImage(ArchiveError):
+    """A good archive with no image in it."""
+
+    code = "archive_no_image"
+    advice = (
+        "An image archive has a manifest.json or an index.json at its top; `docker export` makes "
+        "none, `docker save` does."
+    )
+
+
+class ArchiveSeveralImages(ArchiveError):
+    """More than one image, and none was chosen; `tags` are their names as the archive says them."""
+
+    code = "archive_several_images"
+    advice = "Save one image only."
+
+    def __init__(self, message: str, *, tags: Sequence[str] = ()) -> None:
+        """Keep the names too."""
+        super().__init__(message)
+        self.tags = tuple(tags)
+
+
+class ArchiveCorrupt(ArchiveError):
+    """A layer or the config is not what its digest says."""
+
+    code = "archive_corrupt"
+    advice = "The file was damaged before it was sent: save the image again."
+
+
+class RegistryError(BuildahError):
+    """The registry failed, or the line to it broke: it may be well again in a moment."""
+
+    code = "registry_error"
+    retryable = True
+    advice = "Look into the registry's own log if it goes on."
+
+
+class RegistryUnauthorized(RegistryError):
+    """The registry wants a user, or another one."""
+
+    code = "registry_unauthorized"
+    retryable = False
+    advice = "Check the user and the password of this registry in its authfile."
+
+
+class RegistryForbidden(RegistryError):
+    """The registry knows the user and refuses the push."""
+
+    code = "registry_forbidden"
+    retryable = False
+    advice = "Give the registry's user the right to push there; in Harbor the project must exist."
+
+
+class RegistryUntrusted(RegistryError):
+    """The registry's certificate is not trusted, or it speaks no TLS where TLS is wanted."""
+
+    code = "registry_tls_untrusted"
+    retryable = False
+    advice = (
+        "Give the certificate authority in the registry's `ca_file`; `tls_verify = false` trusts "
+        "anybody, `plain_http = true` is for a registry without TLS."
+    )
+
+
+class RegistryUnreachable(RegistryError):
+    """Nobody answers at the registry's address."""
+
+    code = "registry_unreachable"
+    advice = "Check that the registry runs and that this machine can reach it."
+
+
+class RegistryUnknownHost(RegistryError):
+    """The registry's host name has no address."""
+
+    code = "registry_unknown_host"
+    retryable = False
+    advice = "Check the spelling of the registry's host, and this machine's DNS."
+
+
+class RegistryFull(RegistryError):
+    """The registry, or a quota in it, has no room; every attempt would send everything again."""
+
+    code = "registry_full"
+    retryable = False
+    advice = "Make room in the registry or raise its quota, then try again."
+
+
+class RegistryConflict(RegistryError):
+    """After the push the tag is not the image that was pushed: somebody else pushed there too."""
+
+    code = "registry_conflict"
+    retryable = False
+    advice = "Give every image a tag of its own."
+
+
+class StorageError(BuildahError):
+    """Something is wrong with the place where images are unpacked."""
+
+
+class StorageFull(StorageError):
+    """No room; it may be there again when another job has ended."""
+
+    code = "storage_full"
+    retryable = True
+    advice = (
+        "Make room where the data directory is; unpacking needs about three times the archive, "
+        "and with the storage driver vfs more."
+    )
+
+
+class StorageUnsuitable(StorageError):
+    """That file system cannot hold container storage."""
+
+    code = "storage_unsuitable"
+    advice = "Put the data directory on a local disk (hostPath, emptyDir, a block volume)."
+
+
+class WorkspaceBusy(StorageError):
+    """Somebody else works in that directory."""
+
+    code = "workspace_busy"
+    retryable = True
+    advice = "Wait until the other run of this job has ended."
+
+
+class ToolError(BuildahError):
+    """A program could not do its work."""
+
+
+class ToolMissing(ToolError):
+    """The program is not installed."""
+
+    code = "tool_missing"
+    advice = "Install it; on Debian and Ubuntu: apt-get install buildah skopeo."
+
+
+class ToolFailed(ToolError):
+    """The program failed for a reason that is not known here."""
+
+    code = "tool_failed"
+    advice = "The job's log has the program's own words."

@@ -1,0 +1,293 @@
+"""Small genuine image archives, and broken ones, made without any container program.
+
+The same arguments give the same bytes. Everything is written in a stream: an archive of gigabytes
+costs no more memory than one of kilobytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+PLATFORM = "linux/amd64"
+
+# Blocks do not repeat within gzip's window, so layers do not shrink when they are pushed.
+_BLOCK_BYTES = MIB
+_TAR_BLOCK_BYTES = 512
+_TAR_END = bytes(2 * _TAR_BLOCK_BYTES)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive on disk, the id (sha256 of the config, hex) and the name of the image in it."""
+
+    path: Path
+    image_id: str
+    tag: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a tar with one file of `size` bytes that `seed` decides; maybe compressed."""
+
+    size: int
+    seed: str
+    name: str = "data"
+    gzipped: bool = False
+
+    def tar(self) -> Iterator[bytes]:
+        """The bytes of the uncompressed tar."""
+        yield _header(self.name, self.size)
+        block = random.Random(self.seed).randbytes(_BLOCK_BYTES - 8)
+        left = self.size
+        for number in range(-(-self.size // _BLOCK_BYTES)):
+            chunk = number.to_bytes(8, "big") + block
+            yield chunk[:left]
+            left -= _BLOCK_BYTES
+        yield bytes(-self.size % _TAR_BLOCK_BYTES) + _TAR_END
+
+    def blob(self) -> Iterator[bytes]:
+        """The bytes as the archive holds them."""
+        if not self.gzipped:
+            yield from self.tar()
+            return
+        packer = zlib.compressobj(1, wbits=31)
+        for chunk in self.tar():
+            yield packer.compress(chunk)
+        yield packer.flush()
+
+
+def write_docker_archive(
+    path: Path,
+    sizes: Sequence[int] = (64 * KIB,),
+    *,
+    tag: str = "example/app:1",
+    seed: str = "tusboat",
+) -> Archive:
+    """An archive as `docker save` and skopeo make them: uncompressed layers, manifest.json."""
+    image = _image(_layers(sizes, seed))
+    with path.open("wb") as out:
+        _write_docker_image(out, image)
+        _write_docker_manifest(out, [(image, tag)])
+    return Archive(path, image.image_id, tag)
+
+
+def write_several_images(path: Path, tags: Sequence[str]) -> Archive:
+    """A docker archive with one image for each tag; the id is the first one's."""
+    images = [_image(_layers([16 * KIB], tag)) for tag in tags]
+    with path.open("wb") as out:
+        for image in images:
+            _write_docker_image(out, image)
+        _write_docker_manifest(out, list(zip(images, tags, strict=True)))
+    return Archive(path, images[0].image_id, tags[0])
+
+
+def write_oci_archive(
+    path: Path,
+    sizes: Sequence[int] = (64 * KIB,),
+    *,
+    tag: str = "1",
+    seed: str = "tusboat",
+    gzipped: bool = False,
+) -> Archive:
+    """An OCI layout in a tar, as `skopeo copy ... oci-archive:` makes them."""
+    image = _image(_layers(sizes, seed, gzipped=gzipped))
+    with path.open("wb") as out:
+        manifest = _write_oci_image(out, image)
+        _write_oci_index(out, [(manifest, tag)])
+    return Archive(path, image.image_id, tag)
+
+
+def write_several_oci_images(path: Path, tags: Sequence[str]) -> Archive:
+    """An OCI archive with one image for each tag; the id is the first one's."""
+    images = [_image(_layers([16 * KIB], tag)) for tag in tags]
+    with path.open("wb") as out:
+        manifests = [_write_oci_image(out, image) for image in images]
+        _write_oci_index(out, list(zip(manifests, tags, strict=True)))
+    return Archive(path, images[0].image_id, tags[0])
+
+
+def write_corrupt_layer(path: Path, *, oci: bool = False) -> Archive:
+    """A whole archive in which one byte in the middle of the layer is another one."""
+    archive = (write_oci_archive if oci else write_docker_archive)(path, [MIB], seed="corrupt")
+    with path.open("r+b") as file:
+        file.seek(MIB // 2)
+        byte = file.read(1)
+        file.seek(MIB // 2)
+        file.write(bytes([byte[0] ^ 0xFF]))
+    return archive
+
+
+def write_truncated(path: Path, *, oci: bool = False, sizes: Sequence[int] = (MIB,)) -> Path:
+    """An archive of which the second half is missing."""
+    archive = (write_oci_archive if oci else write_docker_archive)(path, sizes, seed="cut")
+    with path.open("r+b") as file:
+        file.truncate(archive.size // 2)
+    return path
+
+
+def write_without_image(path: Path) -> Path:
+    """A good tar with a file in it, and no image."""
+    with path.open("wb") as out:
+        _entry(out, "etc/hostname", b"nobody\n")
+        out.write(_TAR_END)
+    return path
+
+
+def write_random(path: Path, size: int = 300 * KIB) -> Path:
+    """Bytes without a meaning."""
+    path.write_bytes(random.Random(1).randbytes(size))
+    return path
+
+
+def write_gzipped(path: Path, source: Path) -> Path:
+    """The whole file, compressed by gzip."""
+    with source.open("rb") as plain, gzip.GzipFile(path, "wb", 1, mtime=0) as packed:
+        shutil.copyfileobj(plain, packed, MIB)
+    return path
+
+
+@dataclass(frozen=True)
+class _Image:
+    layers: tuple[Layer, ...]
+    diff_ids: tuple[str, ...]
+    diff_sizes: tuple[int, ...]
+    config: bytes
+
+    @property
+    def image_id(self) -> str:
+        return hashlib.sha256(self.config).hexdigest()
+
+
+def _layers(sizes: Sequence[int], seed: str, *, gzipped: bool = False) -> list[Layer]:
+    return [
+        Layer(size, f"{seed}:{number}", f"data-{number}", gzipped)
+        for number, size in enumerate(sizes)
+    ]
+
+
+def _image(layers: Sequence[Layer]) -> _Image:
+    sums = [_sha256(layer.tar()) for layer in layers]
+    diff_ids = tuple(digest for digest, _ in sums)
+    operating_system, architecture = PLATFORM.split("/")
+    config = {
+        "architecture": architecture,
+        "os": operating_system,
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in diff_ids]},
+        "history": [{"created_by": "tests/archives.py"} for _ in layers],
+    }
+    return _Image(tuple(layers), diff_ids, tuple(size for _, size in sums), _json(config))
+
+
+def _write_docker_image(out: io.BufferedWriter, image: _Image) -> None:
+    rows = zip(image.layers, image.diff_ids, image.diff_sizes, strict=True)
+    for layer, diff_id, size in rows:
+        _stream(out, f"{diff_id}.tar", size, layer.tar())
+    _entry(out, f"{image.image_id}.json", image.config)
+
+
+def _write_docker_manifest(out: io.BufferedWriter, images: Sequence[tuple[_Image, str]]) -> None:
+    manifest = [
+        {
+            "Config": f"{image.image_id}.json",
+            "RepoTags": [tag],
+            "Layers": [f"{diff_id}.tar" for diff_id in image.diff_ids],
+        }
+        for image, tag in images
+    ]
+    _entry(out, "manifest.json", _json(manifest))
+    out.write(_TAR_END)
+
+
+def _write_oci_image(out: io.BufferedWriter, image: _Image) -> dict[str, Any]:
+    descriptors = []
+    for layer in image.layers:
+        digest, length = _sha256(layer.blob())
+        _stream(out, f"blobs/sha256/{digest}", length, layer.blob())
+        suffix = "+gzip" if layer.gzipped else ""
+        descriptors.append(
+            _descriptor(f"application/vnd.oci.image.layer.v1.tar{suffix}", digest, length)
+        )
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": _blob(out, "application/vnd.oci.image.config.v1+json", image.config),
+            "layers": descriptors,
+        }
+    )
+    return _blob(out, "application/vnd.oci.image.manifest.v1+json", manifest)
+
+
+def _write_oci_index(
+    out: io.BufferedWriter, manifests: Sequence[tuple[dict[str, Any], str]]
+) -> None:
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            manifest | {"annotations": {"org.opencontainers.image.ref.name": tag}}
+            for manifest, tag in manifests
+        ],
+    }
+    _entry(out, "index.json", _json(index))
+    _entry(out, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+    out.write(_TAR_END)
+
+
+def _blob(out: io.BufferedWriter, media_type: str, data: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(data).hexdigest()
+    _entry(out, f"blobs/sha256/{digest}", data)
+    return _descriptor(media_type, digest, len(data))
+
+
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}
+
+
+def _header(name: str, size: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def _entry(out: io.BufferedWriter, name: str, data: bytes) -> None:
+    _stream(out, name, len(data), [data])
+
+
+def _stream(out: io.BufferedWriter, name: str, size: int, chunks: Iterable[bytes]) -> None:
+    out.write(_header(name, size))
+    for chunk in chunks:
+        out.write(chunk)
+    out.write(bytes(-size % _TAR_BLOCK_BYTES))
+
+
+def _sha256(chunks: Iterable[bytes]) -> tuple[str, int]:
+    digest, length = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        length += len(chunk)
+    return digest.hexdigest(), length
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
