@@ -1,0 +1,49 @@
+"""Job: what follows a finished upload, as an immutable value.
+
+Knows: what the steps must know of an upload.
+Must not know: how the steps do their work, or what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from buildah.reference import ImageReference
+from hooks.ports import FinishedUpload
+
+
+@dataclass(frozen=True)
+class Job:
+    """One archive, where it is to go, and the digests (lower-case hex) its sender promised.
+
+    `image` is None for an upload that is only verified and kept.
+    """
+
+    id: str
+    path: Path
+    length: int
+    filename: str
+    image: ImageReference | None
+    expected: Mapping[str, str]
+    owner: str
+
+    @classmethod
+    def of(cls, upload: FinishedUpload) -> Self:
+        """The job that an upload asks for.
+
+        Raises:
+            buildah.errors.BuildahError: the destination cannot be parsed.
+        """
+        image = upload.metadata.get("image")
+        return cls(
+            id=upload.id,
+            path=upload.path,
+            length=upload.length,
+            filename=upload.metadata.get("filename", ""),
+            image=ImageReference.parse(image) if image else None,
+            expected=dict(upload.expected),
+            owner=upload.record.owner,
+        )

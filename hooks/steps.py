@@ -1,0 +1,35 @@
+"""The steps of every upload, in order.
+
+Knows: which steps there are and what each is made of.
+Must not know: what they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hooks.admission import Admission
+from hooks.pipeline import Step
+from hooks.ports import Uploads
+from hooks.push import CleanUp, LoadImage, PushImage
+from hooks.redis import Leases
+from hooks.verify import VerifyDigest
+
+STEP_NAMES = (VerifyDigest.name, LoadImage.name, PushImage.name, CleanUp.name)
+
+
+def image_steps(
+    uploads: Uploads,
+    leases: Leases,
+    admission: Admission,
+    *,
+    jobs_dir: Path,
+    storage_driver: str,
+) -> tuple[Step, ...]:
+    """Verify, load, push, clean up; workspaces are made below `jobs_dir`."""
+    return (
+        VerifyDigest(uploads, leases),
+        LoadImage(admission, jobs_dir, storage_driver),
+        PushImage(admission),
+        CleanUp(),
+    )
