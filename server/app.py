@@ -1,0 +1,188 @@
+"""The ASGI application: routes, answers to errors, and what runs beside them.
+
+Knows: which path leads to which part.
+Must not know: how a part does its work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden
+from server.auth import Callers
+from server.election import elected
+from server.errors import BadRequest, Forbidden, ServerError, Unavailable
+from server.protocols.headers import PROBLEM_JSON, RETRY_AFTER
+from server.protocols.tus import FILES, TusProtocol, common_headers
+from server.runtime import Runtime
+from server.uploads_api import UploadsApi
+from server.wire import CloseUnread
+
+logger = logging.getLogger(__name__)
+
+_TUS_METHODS: Final = ["POST", "HEAD", "PATCH", "DELETE", "OPTIONS", "GET"]
+# Events of the last requests still reach Redis, but a Redis that is away does not hold the exit up.
+_DRAIN_SECONDS: Final = 2.0
+
+
+class Application:
+    """One process's application: Starlette, and the switch that ends its long answers."""
+
+    def __init__(self, runtime: Runtime, callers: Callers) -> None:
+        """Wire routes over the runtime."""
+        self._runtime = runtime
+        self._stop = anyio.Event()
+        self._worked = anyio.Event()
+        tus = TusProtocol(
+            runtime.reception, runtime.termination, callers, public_url=runtime.settings.public_url
+        )
+        api = UploadsApi(
+            runtime.reception,
+            runtime.termination,
+            callers,
+            runtime.admission,
+            runtime.status,
+            runtime.feed,
+            self._stop.is_set,
+        )
+        self.asgi = Starlette(
+            routes=[
+                Route(FILES, tus.collection, methods=_TUS_METHODS),
+                Route(FILES + "{id}", tus.item, methods=_TUS_METHODS),
+                Route("/api/uploads", api.listing),
+                Route("/api/uploads/{id}", api.one),
+                Route("/api/uploads/{id}/events", api.upload_events),
+                Route("/api/uploads/{id}/cancel", api.cancel, methods=["POST"]),
+                Route("/api/uploads/{id}/retry", api.retry, methods=["POST"]),
+                Route("/api/events", api.events),
+                Route("/api/check", api.check, methods=["POST"]),
+                Route("/livez", self._livez),
+                Route("/readyz", self._readyz),
+            ],
+            middleware=[Middleware(CloseUnread)],
+            exception_handlers=_ANSWERS,
+            lifespan=self._lifespan,
+        )
+
+    def stop(self) -> None:
+        """Bodies stop being read, streams end, readiness fails. Called on the event loop."""
+        self._stop.set()
+        self._runtime.intake.stop()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        runtime = self._runtime
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.relay.run)
+            tasks.start_soon(runtime.feed.run)
+            tasks.start_soon(runtime.serve_signals)
+            tasks.start_soon(self._work)
+            yield
+            self.stop()
+            with anyio.move_on_after(_DRAIN_SECONDS):
+                await runtime.relay.drain()
+            await self._worked.wait()
+            tasks.cancel_scope.cancel()
+        await runtime.close()
+
+    async def _work(self) -> None:
+        """Be the worker of this data directory, once no other server process is."""
+        runtime = self._runtime
+        lock = runtime.settings.data_dir / "worker.lock"
+        try:
+            if runtime.settings.run_worker:
+                async with elected(lock, self._stop) as chosen:
+                    if chosen:
+                        await runtime.work(self._stop)
+        finally:
+            self._worked.set()
+
+    async def _livez(self, _: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "alive"})
+
+    async def _readyz(self, _: Request) -> Response:
+        """Whether new requests should come here.
+
+        Redis being away does not turn senders away: what they send is safe on disk, and is worked
+        on later.
+        """
+        stopping = self._stop.is_set()
+        redis = "answers" if await self._runtime.redis_answers() else "away"
+        return JSONResponse(
+            {"status": "stopping" if stopping else "ready", "redis": redis},
+            HTTPStatus.SERVICE_UNAVAILABLE if stopping else HTTPStatus.OK,
+        )
+
+
+def _problem(request: Request, error: ServerError) -> Response:
+    """An error as every client sees it; below `/files/` with the protocol's own headers.
+
+    Spec: RFC 9457.
+    """
+    headers = common_headers() if request.url.path.startswith(FILES) else {}
+    return JSONResponse(
+        error.problem(), error.status, {**headers, **error.headers}, media_type=PROBLEM_JSON
+    )
+
+
+def _answer_refusal(request: Request, error: AdmissionRefused) -> Response:
+    kind = Forbidden if isinstance(error, ImageForbidden) else BadRequest
+    return _problem(request, kind(error.message, error.hint, code=error.code))
+
+
+def _answer_lost(request: Request, error: CoordinationLost) -> Response:
+    return _problem(
+        request, Unavailable(error.message, error.hint, code=error.code, headers={RETRY_AFTER: "5"})
+    )
+
+
+def _answer_http(request: Request, error: HTTPException) -> Response:
+    """What Starlette itself refuses: an unknown path, a wrong method."""
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    problem = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": error.detail,
+    }
+    headers = common_headers() if request.url.path.startswith(FILES) else {}
+    return JSONResponse(
+        {**problem, "code": code, "hint": "see the README for the paths"},
+        status,
+        {**headers, **(error.headers or {})},
+        media_type=PROBLEM_JSON,
+    )
+
+
+def _answer_crash(request: Request, error: Exception) -> Response:
+    """The request boundary: what nobody foresaw is logged by Starlette, and answered."""
+    return _problem(
+        request,
+        ServerError(
+            f"unexpected {type(error).__name__}", "try again; the server's log has the details"
+        ),
+    )
+
+
+# Starlette looks an error's class up here, so each function gets errors of its own class only.
+_ANSWERS: Final[dict[Any, Any]] = {
+    ServerError: _problem,
+    AdmissionRefused: _answer_refusal,
+    CoordinationLost: _answer_lost,
+    HTTPException: _answer_http,
+    Exception: _answer_crash,
+}

@@ -1,0 +1,115 @@
+"""Checks of the data directory, and of what the kernel does there. Each is tried out for real.
+
+Knows: locks, reservation, space, mounts.
+Must not know: what the directory will hold. Nothing that is made here stays.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from buildah.errors import StorageUnsuitable
+from buildah.removal import mounts
+from buildah.workspace import refuse_unsuitable
+from server.checkup.check import Check, answer
+from server.locker import probe_locks
+from server.space import GIB, MIB, free_bytes, reserve
+
+# An archive of 20 GB is there once itself, once unpacked, and once more on its way out.
+COMFORTABLE_BYTES = 60 * GIB
+
+
+def place(data_dir: Path, storage_driver: str) -> Iterator[Check]:
+    """The directory where data would lie, or where it would be made."""
+    there = data_dir.absolute()
+    try:
+        while not there.exists():
+            there = there.parent
+        scratch = tempfile.TemporaryDirectory(prefix=".tusboat-doctor-", dir=there)
+    except OSError as error:
+        yield _data_directory(f"{data_dir}: {there}: {error.strerror}", ok=False)
+        return
+    where = str(data_dir) if there == data_dir.absolute() else f"{data_dir}, to be made in {there}"
+    yield _data_directory(where, ok=True)
+    with scratch as name:
+        yield _locks(Path(name))
+        yield _reservation(Path(name))
+        yield _space(Path(name))
+        yield _storage(Path(name), storage_driver)
+
+
+def _data_directory(found: str, *, ok: bool) -> Check:
+    how_to_get = "set data_dir to a directory that this user may write"
+    return Check("data directory", ok, found, "uploads and jobs", how_to_get)
+
+
+def _locks(directory: Path) -> Check:
+    ok = probe_locks(directory)
+    found = "two writers exclude each other" if ok else "two writers do not exclude each other"
+    how_to_get = "put data_dir on a local disk, or mount NFS without nolock"
+    return Check("file locks", ok, found, "never writing an upload twice", how_to_get)
+
+
+def _reservation(directory: Path) -> Check:
+    descriptor = os.open(directory / "reserved", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        ok = reserve(descriptor, 0, MIB)
+        found = "fallocate works" if ok else "no fallocate on this file system"
+    except OSError as error:
+        ok, found = False, f"fallocate: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    needed_for = "an upload that was accepted to find its space until its end"
+    how_to_get = (
+        "ext4, xfs and btrfs have it; without it space is only looked at when an upload starts"
+    )
+    return Check("space reservation", ok, found, needed_for, how_to_get, required=False)
+
+
+def _space(directory: Path) -> Check:
+    free = free_bytes(directory)
+    return Check(
+        "free space",
+        free >= COMFORTABLE_BYTES,
+        f"{free / GIB:.1f} GiB on {_file_system(directory)}",
+        f"one archive of 20 GB ({COMFORTABLE_BYTES // GIB} GiB with its job)",
+        "put data_dir on a larger disk for images of that size",
+        required=False,
+    )
+
+
+def _file_system(directory: Path) -> str:
+    """The kind of the mount that holds the directory, and where it is mounted."""
+    holders = [mount for mount in mounts() if directory.resolve().is_relative_to(mount.path)]
+    # Of two at the same place the later covers the earlier, and a sort keeps their order.
+    holder = sorted(holders, key=lambda mount: len(mount.path.parts))[-1]
+    return f"{holder.filesystem} at {holder.path}"
+
+
+def _storage(directory: Path, driver: str) -> Check:
+    """Whether a job could keep its image there with this storage driver."""
+    try:
+        refuse_unsuitable(directory.resolve(), driver, mounts())
+    except StorageUnsuitable as error:
+        ok, found, how_to_get = False, error.message, error.hint
+    else:
+        ok, found = _mount_overlay(directory) if driver == "overlay" else (True, "needs no mounts")
+        how_to_get = (
+            'run as root or with CAP_SYS_ADMIN on a local disk, or set storage_driver = "vfs" '
+            "(slower, and 2 to 3 times the disk)"
+        )
+    return Check(f"storage driver {driver}", ok, found, "loading images", how_to_get)
+
+
+def _mount_overlay(directory: Path) -> tuple[bool, str]:
+    """Mount one where nobody else sees it: in a namespace that is gone with the program."""
+    for name in ("lower", "upper", "work", "merged"):
+        (directory / name).mkdir()
+    root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    options = "lowerdir=lower,upperdir=upper,workdir=work"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, "merged"]
+    ok, said = answer(["env", "--chdir", str(directory), "unshare", *root, "--mount", *mount])
+    return ok, ("mounts in a user namespace" if root else "mounts as root") if ok else said

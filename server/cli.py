@@ -1,0 +1,251 @@
+"""The command `tusboat`.
+
+Knows: options, what is printed where, exit codes; which part each command starts.
+Must not know: how a part does its work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.auth import Callers, check_listening
+from server.client.commands import app as client_app
+from server.logs import configure
+from server.settings import Settings, SettingsError, load, rows, table
+
+if TYPE_CHECKING:
+    from hooks.retention import Collected
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+app = typer.Typer(
+    help="Carries a container image archive of any size over a bad network into an OCI registry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.registered_commands += client_app.registered_commands
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", envvar="TUSBOAT_CONFIG", help="TOML file of settings.", dir_okay=False
+    ),
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where uploads live (setting `data_dir`).")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tusboat {version('tusboat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Carries a container image archive of any size over a bad network into an OCI registry."""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    data_dir: DataDirOption = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes.")] = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Listen beyond loopback without callers.")
+    ] = False,
+) -> None:
+    """Receive uploads, and run what follows them (unless `run_worker` is off)."""
+    from server import serving  # noqa: PLC0415 - other commands start faster
+
+    overrides = {"host": host, "port": port, "data_dir": data_dir, "workers": workers}
+    settings = _settings(config, {**overrides, "insecure_no_auth": insecure_no_auth or None})
+    with _explained():
+        check_listening(
+            settings.host,
+            Callers.from_file(settings.tokens_file),
+            insecure=settings.insecure_no_auth,
+        )
+        if settings.insecure_no_auth:
+            logging.getLogger(__name__).warning(
+                "no authentication: everyone who reaches the port may upload"
+            )
+        try:
+            listener = serving.listen(settings.host, settings.port)
+        except OSError as error:
+            raise SettingsError(
+                f"listen on {settings.host}:{settings.port}: {error.strerror}"
+            ) from error
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with listener, _redis(settings) as redis_url:
+            shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+            typer.echo(f"tusboat serves http://{shown}:{listener.getsockname()[1]}", err=True)
+            serving.serve(settings, redis_url, listener)
+
+
+@app.command()
+def worker(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Run jobs beside a server, on the same data directory and Redis."""
+    settings = _settings(config, {"data_dir": data_dir})
+    with _explained(), _redis(settings) as redis_url:
+        anyio.run(_work, settings, redis_url)
+
+
+async def _work(settings: Settings, redis_url: str) -> None:
+    from server.runtime import Runtime  # noqa: PLC0415 - other commands start faster
+
+    runtime = Runtime(settings, redis_url)
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set_at_signal, stop)
+        tasks.start_soon(runtime.relay.run)
+        await runtime.work(stop)
+        tasks.cancel_scope.cancel()
+    await runtime.close()
+
+
+async def _set_at_signal(stop: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+@app.command()
+def gc(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Remove now what has expired, and say what was freed."""
+    settings = _settings(config, {"data_dir": data_dir})
+    if not settings.data_dir.is_dir():
+        _fail(f"gc: data_dir {settings.data_dir} does not exist; nothing to remove")
+    with _explained(), _redis(settings) as redis_url:
+        collected = anyio.run(_collect, settings, redis_url, dry_run)
+    if as_json:
+        removed = [
+            {"id": one.upload_id, "reason": one.reason, "freed_bytes": one.freed_bytes}
+            for one in collected.uploads
+        ]
+        freed = collected.freed_bytes
+        jobs = list(collected.workspaces)
+        typer.echo(
+            json.dumps({"dry_run": dry_run, "freed_bytes": freed, "removed": removed, "jobs": jobs})
+        )
+        return
+    for one in collected.uploads:
+        typer.echo(f"{one.upload_id}  {one.freed_bytes:>14}  {one.reason}")
+    for job_id in collected.workspaces:
+        typer.echo(f"{job_id}  {'':>14}  directories of a dead job")
+    verb = "would free" if dry_run else "freed"
+    typer.echo(f"{verb} {collected.freed_bytes} bytes of {len(collected.uploads)} uploads")
+
+
+async def _collect(settings: Settings, redis_url: str, dry_run: bool) -> Collected:
+    from server.runtime import Runtime  # noqa: PLC0415 - other commands start faster
+
+    runtime = Runtime(settings, redis_url)
+    try:
+        collected = await runtime.retention.collect(dry_run=dry_run)
+        await runtime.relay.drain()
+    finally:
+        await runtime.close()
+    return collected
+
+
+@app.command("settings")
+def show_settings(
+    config: ConfigOption = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The README's table.")] = False,
+) -> None:
+    """List every setting, its value now, and what it does."""
+    if markdown:
+        typer.echo(table())
+        return
+    settings = _settings(config, {})
+    grid = Table("setting", "now", "default", "what it does", box=None, pad_edge=False)
+    for row in rows():
+        now = getattr(settings, row.name)
+        value = "(empty)" if now in (None, "", ()) else str(now)
+        grid.add_row(row.name, value, f"{row.default} {row.unit}".strip(), row.help)
+    Console(width=None if sys.stdout.isatty() else 160).print(grid)
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what this machine lacks, what for, and how to get it."""
+    from server.doctor import report  # noqa: PLC0415 - other commands start faster
+
+    text, code = report(_settings(config, {}), as_json=as_json)
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _redis(settings: Settings) -> Iterator[str]:
+    """The URL of the Redis to use; the embedded one runs as long as the block does."""
+    from hooks.embedded import EmbeddedRedis  # noqa: PLC0415 - other commands start faster
+
+    if settings.redis_url:
+        yield settings.redis_url
+        return
+    with EmbeddedRedis(settings.data_dir / "redis") as embedded:
+        yield embedded.url
+
+
+def _settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
+    with _explained():
+        settings = load(config, overrides)
+        configure(settings.log_format)
+        return settings
+    raise AssertionError  # _explained exits
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What is wrong with the settings or the machine, in a line instead of a trace."""
+    from hooks.errors import HookError  # noqa: PLC0415 - other commands start faster
+
+    try:
+        yield
+    except SettingsError as error:
+        _fail(str(error), USAGE)
+    except HookError as error:
+        _fail(f"{error.message}; {error.hint}")
+
+
+def _fail(message: str, code: int = FAILED) -> None:
+    typer.echo(f"tusboat: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

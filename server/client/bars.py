@@ -1,0 +1,98 @@
+"""Progress bars on a terminal: one for the upload, one for each step that follows.
+
+Knows: rich.
+Must not know: HTTP, exit codes.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from hooks.record import StepRecord, StepState
+from server.client.display import Display, printable, step_words
+
+_REFRESH_SECONDS: Final = 0.1
+
+
+class BarsDisplay(Display):
+    """Bars on stderr, messages above them."""
+
+    def __init__(self) -> None:
+        """Prepare; entering shows them."""
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<8}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self._console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._drawn_at = 0.0
+
+    def __enter__(self) -> Self:
+        """Show them."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last picture, and the terminal as it was."""
+        self._progress.stop()
+
+    def notice(self, text: str) -> None:
+        """A line above the bars."""
+        self._console.print(printable(text), markup=False, emoji=False, soft_wrap=True)
+
+    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+        """Move the first bar."""
+        now = time.monotonic()
+        if now - self._drawn_at >= _REFRESH_SECONDS or offset >= length:
+            self._drawn_at = now
+            self._draw("upload", offset, length)
+
+    def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
+        """Move the step's bar; one that ended without bytes or badly gets a line instead."""
+        match step.state:
+            case StepState.RUNNING:
+                self._draw(step.name, step.bytes_done, step.bytes_total)
+            case StepState.DONE if step.bytes_total and changed:
+                self._draw(step.name, step.bytes_total, step.bytes_total)
+            case StepState.WAITING:
+                pass
+            case _ if changed:
+                self._remove(step.name)
+                self.notice(step_words(step))
+
+    def _draw(self, name: str, done: int, total: int) -> None:
+        # Without a total, the bar shows that something goes on, and not how far it is.
+        size = total or None
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=size, completed=done)
+        self._progress.update(self._tasks[name], total=size, completed=done)
+
+    def _remove(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            self._progress.remove_task(task)

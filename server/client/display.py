@@ -1,0 +1,210 @@
+"""What a person or a program is told while an upload is under way: plain lines, or JSON lines.
+
+Progress and messages go to stderr. Stdout has the result alone: the images' digests, or with
+`--json` one object for each event (`created`, `resumed`, `upload`, `notice`, `status`, `step`,
+`uploaded`, `finished`, `error`).
+
+Knows: words, and how often to say them.
+Must not know: HTTP, exit codes.
+"""
+
+from __future__ import annotations
+
+import abc
+import datetime
+import json
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+
+import typer
+
+from hooks.record import Record, Status, StepRecord, StepState
+from server.client.document import Document
+from server.client.errors import ClientError
+from server.client.sizes import format_size
+
+_PLAIN_SECONDS: Final = 10.0
+_JSON_SECONDS: Final = 1.0
+
+
+class Display(abc.ABC):
+    """Hears of everything; each kind of display shows what fits it."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        self._states: dict[str, StepState] = {}
+        self._status: Status | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+        return
+
+    def begun(self, upload_id: str, offset: int, length: int, *, resumed: bool) -> None:
+        """Sending starts at `offset`."""
+        if resumed:
+            done = f"{format_size(offset)} of {format_size(length)}"
+            self.notice(f"going on with upload {upload_id} at {done}")
+        self.uploading(upload_id, offset, length)
+
+    def document(self, document: Document) -> None:
+        """The status as it is now, as often as it was asked for."""
+        record = document.record
+        if record.status is Status.RECEIVING and record.length is not None:
+            self.uploading(record.id, record.offset, record.length)
+        for step in record.steps:
+            changed = step.state is not self._states.get(step.name, StepState.WAITING)
+            self._states[step.name] = step.state
+            self.step(record.id, step, changed=changed)
+        if record.status is not self._status:
+            self._status = record.status
+            self.status(record)
+
+    def finished(self, document: Document) -> None:
+        """The upload ended; a good end's result goes to stdout."""
+        record = document.record
+        if record.status is not Status.DONE:
+            return
+        for result in record.results:
+            self.notice(f"{result.image} is in the registry")
+            typer.echo(result.digest)
+        if not record.results:
+            until = f" until {record.expires_at}" if record.expires_at else ""
+            self.notice(f"verified, and kept on the server as upload {record.id}{until}")
+
+    def uploaded(self, upload_id: str) -> None:
+        """The last word of somebody who does not wait: the id, on stdout."""
+        self.notice(f"the server goes on by itself: tusboat status {upload_id} --watch")
+        typer.echo(upload_id)
+
+    def status(self, record: Record) -> None:
+        """The status changed."""
+        if record.status is Status.QUEUED:
+            self.notice("queued")
+
+    def error(self, error: ClientError) -> None:
+        """It went wrong."""
+        self.notice(f"error: {error.message}")
+        for line in error.hint.splitlines():
+            self.notice(f"hint: {line}")
+
+    @abc.abstractmethod
+    def notice(self, text: str) -> None:
+        """A line for a person."""
+
+    @abc.abstractmethod
+    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+        """Sending has come to `offset` (called for every block)."""
+
+    @abc.abstractmethod
+    def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
+        """A step as it is now; `changed` when its state is not the one shown before."""
+
+
+class PlainDisplay(Display):
+    """One line on stderr for each transition: for logs and pipes."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        super().__init__()
+        self._start: tuple[float, int] | None = None
+        self._said_at = 0.0
+        self._whole = False
+
+    def notice(self, text: str) -> None:
+        """A line on stderr."""
+        typer.echo(printable(text), err=True)
+
+    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+        """A line at the start, every ten seconds, and at the end."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start, self._said_at = (now, offset), now
+            self.notice(f"upload {upload_id}: {format_size(length)}")
+        whole = offset >= length
+        if now - self._said_at < _PLAIN_SECONDS and (not whole or self._whole):
+            return
+        self._said_at, self._whole = now, whole
+        began, base = self._start
+        speed = format_size((offset - base) / max(now - began, 0.001))
+        done = f"{format_size(offset)} of {format_size(length)}"
+        self.notice(f"upload {upload_id}: {done} ({100 * offset // length} %), {speed}/s")
+
+    def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
+        """A line for each change."""
+        if changed:
+            self.notice(step_words(step))
+
+
+class JsonDisplay(Display):
+    """One JSON object a line on stdout, nothing on stderr."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        super().__init__()
+        self._said_at = 0.0
+
+    def begun(self, upload_id: str, offset: int, length: int, *, resumed: bool) -> None:
+        """`created` or `resumed`."""
+        event = "resumed" if resumed else "created"
+        self._emit(event, id=upload_id, offset=offset, length=length)
+
+    def notice(self, text: str) -> None:
+        """`notice`."""
+        self._emit("notice", message=text)
+
+    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+        """`upload`, at most once a second; a document's `receiving` says it, too."""
+        now = time.monotonic()
+        if now - self._said_at >= _JSON_SECONDS:
+            self._said_at = now
+            self._emit("upload", id=upload_id, offset=offset, length=length)
+
+    def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
+        """`step`."""
+        if changed:
+            self._emit("step", id=upload_id, step=step.to_json())
+
+    def status(self, record: Record) -> None:
+        """`status`."""
+        self._emit("status", id=record.id, status=record.status.value)
+
+    def uploaded(self, upload_id: str) -> None:
+        """`uploaded`."""
+        self._emit("uploaded", id=upload_id)
+
+    def finished(self, document: Document) -> None:
+        """`finished`, with the whole document."""
+        self._emit("finished", upload=dict(document.raw))
+
+    def error(self, error: ClientError) -> None:
+        """`error`."""
+        self._emit("error", code=error.code, message=error.message, hint=error.hint)
+
+    def _emit(self, event: str, **values: Any) -> None:
+        typer.echo(json.dumps({"event": event, **values}))
+
+
+def step_words(step: StepRecord) -> str:
+    """A step in one line: name, state, how long it took, and its message."""
+    words = f"{step.name}: {step.state.value}"
+    if step.started_at and step.finished_at and step.state is not StepState.SKIPPED:
+        began, ended = map(datetime.datetime.fromisoformat, (step.started_at, step.finished_at))
+        words += f" in {(ended - began).total_seconds():.1f} s"
+    return f"{words}: {step.message}" if step.message else words
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey: names come from strangers."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )

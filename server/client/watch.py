@@ -1,0 +1,67 @@
+"""Following an upload until it ends, over restarts of the server.
+
+Knows: how often to ask, and which status is the last.
+Must not know: command lines, exit codes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Final
+
+from server.client.connection import Connection
+from server.client.display import Display
+from server.client.document import Document
+from server.client.errors import Refused, TryAgain
+from server.client.patience import Patience
+
+POLL_SECONDS: Final = 0.5
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def follow(
+    connection: Connection, upload_id: str, display: Display, patience: Patience
+) -> Document:
+    """Show an upload's status until it is terminal; the last document.
+
+    Raises:
+        UploadLost, Refused: the server does not show it (any more).
+        GaveUp: the server did not come back.
+    """
+    while True:
+        try:
+            document = fetch(connection, upload_id)
+        except TryAgain as error:
+            patience.wait(error)
+            continue
+        patience.progressed()
+        display.document(document)
+        if document.record.status.terminal:
+            return document
+        time.sleep(POLL_SECONDS)
+
+
+def fetch(connection: Connection, upload_id: str) -> Document:
+    """The status document now.
+
+    Raises:
+        UploadLost, Refused, TryAgain: as the server says.
+    """
+    return Document.parse(connection.document("GET", _path(upload_id)))
+
+
+def act(connection: Connection, upload_id: str, action: str) -> Document:
+    """Do something with an upload (`cancel`, `retry`); the status document afterwards.
+
+    Raises:
+        UploadLost, Refused, TryAgain: as the server says.
+    """
+    return Document.parse(connection.document("POST", f"{_path(upload_id)}/{action}"))
+
+
+def _path(upload_id: str) -> str:
+    """Where the API has an upload; what could mean another path is refused here."""
+    if not _UPLOAD_ID.fullmatch(upload_id):
+        raise Refused(f"{upload_id!r} is not an upload's id", "`tusboat status` lists them")
+    return f"/api/uploads/{upload_id}"

@@ -1,0 +1,47 @@
+"""What this machine has and lacks for Tusboat: one row for each thing, and how to get it.
+
+Knows: which checks there are, and what a person reads of them.
+Must not know: how a thing is tried out (`server/checkup/`). Nothing is repaired here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from server.checkup import place, programs, reach
+from server.checkup.check import Check
+from server.settings import Settings
+
+
+def report(settings: Settings, *, as_json: bool = False) -> tuple[str, int]:
+    """Look at everything; the text for a person or a program, and the exit code.
+
+    The code is 0 when all that is required is there, else 1.
+    """
+    found = list(checks(settings))
+    missing = [check.name for check in found if check.required and not check.ok]
+    if as_json:
+        document = {"ok": not missing, "checks": [asdict(check) for check in found]}
+        return json.dumps(document, indent=2), int(bool(missing))
+    verdict = f"missing: {', '.join(missing)}" if missing else "everything that is required is here"
+    return "\n".join([*map(_shown, found), "", verdict]), int(bool(missing))
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Every row for these settings, in the order in which a person would go through them."""
+    yield from programs.programs()
+    yield programs.redis(settings.redis_url)
+    yield programs.open_files()
+    yield from place.place(settings.data_dir, settings.storage_driver)
+    if not settings.registries:
+        yield reach.no_registry()
+    for row in settings.registries:
+        yield reach.registry(row)
+
+
+def _shown(check: Check) -> str:
+    word = "ok" if check.ok else "MISSING" if check.required else "note"
+    line = f"{word:<8} {check.name:<22} {check.found}"
+    return line if check.ok else f"{line}\n{'':9}for {check.needed_for}; {check.how_to_get}"

@@ -1,0 +1,132 @@
+"""Expiry: what is removed when its time is over, and what never is.
+
+Knows: the retention settings, what an upload looks like on disk.
+Must not know: who calls it, and when (the hooks' timer and `tusboat gc` do).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+
+from hooks.events import UploadEnded, UploadEvent, UploadRemoved
+from hooks.ports import Swept
+from hooks.record import Status
+from server.errors import NotFound, UploadLocked
+from server.locker import Locker
+from server.reception import Found, Reception
+from server.store import UploadStore
+
+_HOUR_SECONDS: Final = 3600.0
+_DAY_SECONDS: Final = 24 * _HOUR_SECONDS
+# A file of no upload may be one that is being created just now.
+_LEFTOVER_SECONDS: Final = _HOUR_SECONDS
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long things are kept."""
+
+    finished_ttl_hours: float
+    history_days: float
+
+
+class Expiry:
+    """Sweeps one data directory. Whatever is locked is in use and stays."""
+
+    def __init__(
+        self,
+        store: UploadStore,
+        locker: Locker,
+        reception: Reception,
+        emit: Callable[[UploadEvent], None],
+        times: Times,
+    ) -> None:
+        """Wire the parts."""
+        self._store = store
+        self._locker = locker
+        self._reception = reception
+        self._emit = emit
+        self._times = times
+
+    async def sweep(self, *, dry_run: bool) -> list[Swept]:
+        """Remove what is due (or, with `dry_run`, only say what would be)."""
+        swept = []
+        for upload_id in await to_thread.run_sync(self._store.ids):
+            reason = await to_thread.run_sync(self._due, upload_id)
+            if reason is None:
+                continue
+            if dry_run:
+                freed = await to_thread.run_sync(self._store.stored_bytes, upload_id)
+                swept.append(Swept(upload_id, reason, freed))
+            else:
+                swept += await self._remove(upload_id)
+        for path in await to_thread.run_sync(self._store.leftovers, _LEFTOVER_SECONDS):
+            swept.append(await to_thread.run_sync(_remove_leftover, path, dry_run))
+        return swept
+
+    def _found(self, upload_id: str) -> Found | None:
+        upload = self._store.find(upload_id)
+        return self._reception.look(upload) if upload else None
+
+    def _due(self, upload_id: str) -> str | None:
+        """Why the upload, its archive or its history may go now; None: it stays."""
+        found = self._found(upload_id)
+        if found is None:
+            return None
+        if found.outcome is None:
+            return "unfinished, expired" if self._reception.is_expired(found) else None
+        age = self._store.outcome_age_seconds(upload_id) or 0.0
+        if self._store.measure(upload_id) is None:
+            return "history" if age > self._times.history_days * _DAY_SECONDS else None
+        kept = found.outcome.status is Status.FAILED or (
+            found.outcome.status is Status.DONE and found.upload.image is None
+        )
+        if not kept:
+            # A kill between the outcome and the archive's removal left it.
+            return f"archive of a {found.outcome.status} upload"
+        return (
+            "archive, kept long enough"
+            if age > self._times.finished_ttl_hours * _HOUR_SECONDS
+            else None
+        )
+
+    async def _remove(self, upload_id: str) -> list[Swept]:
+        if await to_thread.run_sync(self._store.measure, upload_id) is None:
+            return await self._forget(upload_id)
+        try:
+            async with self._locker.hold(upload_id, wait_seconds=0):
+                # Somebody may have gone on with it while we came for it.
+                found = await to_thread.run_sync(self._found, upload_id)
+                reason = await to_thread.run_sync(self._due, upload_id)
+                if found is None or reason is None:
+                    return []
+                if found.outcome is None:
+                    ended = replace(found.record(), status=Status.EXPIRED)
+                    await to_thread.run_sync(self._store.record_outcome, ended)
+                    self._emit(UploadEnded(ended))
+                freed = await to_thread.run_sync(self._store.erase_data, upload_id)
+                return [Swept(upload_id, reason, freed)]
+        except (UploadLocked, NotFound):
+            return []
+
+    async def _forget(self, upload_id: str) -> list[Swept]:
+        """Remove what is still known of an upload whose archive went long ago."""
+        found = await to_thread.run_sync(self._found, upload_id)
+        reason = await to_thread.run_sync(self._due, upload_id)
+        if found is None or reason is None:
+            return []
+        await to_thread.run_sync(self._store.erase, upload_id)
+        self._emit(UploadRemoved(upload_id, found.upload.owner))
+        return [Swept(upload_id, reason, 0)]
+
+
+def _remove_leftover(path: Path, dry_run: bool) -> Swept:
+    freed = path.stat().st_blocks * 512
+    if not dry_run:
+        path.unlink(missing_ok=True)
+    return Swept(path.name.split(".")[0], "belongs to no upload", freed)

@@ -1,0 +1,288 @@
+"""tus 1.0.0 with creation, creation-with-upload, creation-defer-length, expiration and termination.
+
+Knows: which header means what, and which answer the specification wants.
+Must not know: files, locks, what an image is.
+
+Headers are judged before a body byte is read, so nothing of a refused request is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.auth import Action, Caller, Callers
+from server.errors import (
+    BadRequest,
+    BodyTimeout,
+    Evicted,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+    UnsupportedVersion,
+)
+from server.intake import Ending, Received
+from server.protocols import headers as h
+from server.reception import Appended, Found, Reception
+from server.termination import Termination
+from server.upload import Upload, new_upload_id
+
+FILES: Final = "/files/"
+ITEM_METHODS: Final = ("HEAD", "PATCH", "DELETE", "OPTIONS")
+
+
+def common_headers() -> dict[str, str]:
+    """What every answer of this protocol carries, errors too."""
+    return {h.TUS_RESUMABLE: h.TUS_1_0_0}
+
+
+class TusProtocol:
+    """The verbs of tus over the reception."""
+
+    def __init__(
+        self, reception: Reception, termination: Termination, callers: Callers, *, public_url: str
+    ) -> None:
+        """Wire the parts; `public_url` stands in front of every Location when it is set."""
+        self._reception = reception
+        self._termination = termination
+        self._callers = callers
+        self._public_url = public_url.rstrip("/")
+
+    async def collection(self, request: Request) -> Response:
+        """`/files/`: OPTIONS tells what is spoken, POST creates."""
+        if _method(request) == "OPTIONS":
+            return self._options()
+        return await self._create(request)
+
+    async def item(self, request: Request) -> Response:
+        """`/files/ID`: HEAD, PATCH, DELETE, OPTIONS; POST with X-HTTP-Method-Override."""
+        match _method(request):
+            case "OPTIONS":
+                return self._options()
+            case "HEAD":
+                return await self._head(request)
+            case "PATCH":
+                return await self._patch(request)
+            case "DELETE":
+                return await self._delete(request)
+        return _answer(HTTPStatus.METHOD_NOT_ALLOWED, {h.ALLOW: h.joined(ITEM_METHODS)})
+
+    def _options(self) -> Response:
+        """What this server speaks. No token, no version needed.
+
+        Spec: tus 1.0.0, OPTIONS.
+        """
+        headers = {h.TUS_VERSION: h.TUS_1_0_0, h.TUS_EXTENSION: h.joined(h.TUS_EXTENSIONS)}
+        if self._reception.max_size:
+            headers[h.TUS_MAX_SIZE] = str(self._reception.max_size)
+        return _answer(HTTPStatus.NO_CONTENT, headers)
+
+    def _caller(self, request: Request) -> Caller:
+        _check_version(request)
+        return self._callers.identify(request.headers)
+
+    async def _create(self, request: Request) -> Response:
+        """Create an upload; with a body, append it at once.
+
+        Spec: tus 1.0.0, Creation, Creation With Upload.
+        """
+        caller = self._caller(request)
+        upload = _described(request, caller)
+        with_upload = _check_body(request, upload)
+        found = await self._reception.create(upload, caller)
+        headers = {h.LOCATION: f"{self._public_url}{FILES}{upload.id}"}
+        if with_upload:
+            appended = await self._reception.append(
+                request,
+                found,
+                0,
+                amend=_unchanged,
+                declared=h.size(request.headers, h.CONTENT_LENGTH),
+            )
+            # The sender learns where its upload is also when the body broke off: it resumes there.
+            found = appended.found
+            if appended.received.ending is Ending.OVERLONG:
+                raise _refusal(appended)
+            headers[h.UPLOAD_OFFSET] = str(found.offset)
+        return _answer(HTTPStatus.CREATED, headers, found)
+
+    async def _head(self, request: Request) -> Response:
+        """Where the upload is.
+
+        Spec: tus 1.0.0, HEAD.
+        """
+        caller = self._caller(request)
+        found = await self._reception.receivable(request.path_params["id"], caller, Action.READ)
+        found = await self._reception.settled(found)
+        upload = found.upload
+        headers = {h.UPLOAD_OFFSET: str(found.offset), h.CACHE_CONTROL: "no-store"}
+        if upload.length is None:
+            headers[h.UPLOAD_DEFER_LENGTH] = "1"
+        else:
+            headers[h.UPLOAD_LENGTH] = str(upload.length)
+        if upload.raw_metadata is not None:
+            headers[h.UPLOAD_METADATA] = upload.raw_metadata
+        return _answer(HTTPStatus.OK, headers, found)
+
+    async def _patch(self, request: Request) -> Response:
+        """Append the body.
+
+        Spec: tus 1.0.0, PATCH; Upload-Length of a deferred upload by Creation.
+        """
+        caller = self._caller(request)
+        if h.media_type(request.headers) != h.OFFSET_OCTET_STREAM:
+            raise UnsupportedMediaType(
+                f"PATCH with Content-Type {h.media_type(request.headers)!r}",
+                f"send {h.OFFSET_OCTET_STREAM}",
+            )
+        offset = h.size(request.headers, h.UPLOAD_OFFSET)
+        if offset is None:
+            raise BadRequest(f"PATCH without {h.UPLOAD_OFFSET}", "say where the bytes belong")
+        length = h.size(request.headers, h.UPLOAD_LENGTH)
+        promised = h.repr_digest(request.headers)
+        found = await self._reception.receivable(request.path_params["id"], caller, Action.WRITE)
+
+        def amend(upload: Upload) -> Upload:
+            return _promise(_lengthened(upload, length), promised)
+
+        amend(found.upload)
+        appended = await self._reception.append(
+            request, found, offset, amend=amend, declared=h.size(request.headers, h.CONTENT_LENGTH)
+        )
+        if appended.received.ending is not Ending.COMPLETE:
+            raise _refusal(appended)
+        headers = {h.UPLOAD_OFFSET: str(appended.found.offset)}
+        return _answer(HTTPStatus.NO_CONTENT, headers, appended.found)
+
+    async def _delete(self, request: Request) -> Response:
+        """Terminate: stop whoever writes or works on it, free its space.
+
+        Spec: tus 1.0.0, Termination.
+        """
+        caller = self._caller(request)
+        found = await self._reception.receivable(request.path_params["id"], caller, Action.REMOVE)
+        await self._termination.delete(found)
+        return _answer(HTTPStatus.NO_CONTENT)
+
+
+def _method(request: Request) -> str:
+    """The method that is meant.
+
+    Spec: tus 1.0.0, X-HTTP-Method-Override.
+    """
+    return (h.single(request.headers, h.METHOD_OVERRIDE) or request.method).upper()
+
+
+def _check_version(request: Request) -> None:
+    if h.single(request.headers, h.TUS_RESUMABLE) != h.TUS_1_0_0:
+        raise UnsupportedVersion(
+            f"{h.TUS_RESUMABLE} is missing or not {h.TUS_1_0_0}",
+            f"send `{h.TUS_RESUMABLE}: {h.TUS_1_0_0}`",
+            headers={h.TUS_VERSION: h.TUS_1_0_0},
+        )
+
+
+def _described(request: Request, caller: Caller) -> Upload:
+    """The upload that a creation request describes."""
+    length = h.size(request.headers, h.UPLOAD_LENGTH)
+    deferred = h.single(request.headers, h.UPLOAD_DEFER_LENGTH)
+    if deferred not in (None, "1"):
+        raise BadRequest(f"{h.UPLOAD_DEFER_LENGTH}: {deferred!r}", "the only value is 1")
+    if (length is None) == (deferred is None):
+        raise BadRequest(
+            f"POST needs exactly one of {h.UPLOAD_LENGTH} and {h.UPLOAD_DEFER_LENGTH}",
+            "say the length, or that it comes later",
+        )
+    raw, pairs = h.metadata(request.headers)
+    upload = Upload(
+        id=new_upload_id(),
+        length=length,
+        owner=caller.name,
+        created_at=time.time(),
+        raw_metadata=raw,
+        metadata=pairs,
+        expected=h.promised_digests(pairs),
+    )
+    return _promise(upload, h.repr_digest(request.headers))
+
+
+def _check_body(request: Request, upload: Upload) -> bool:
+    """Whether the creation brings bytes; refuse a body that is not meant for the upload."""
+    if not h.has_body(request.headers):
+        return False
+    if h.media_type(request.headers) != h.OFFSET_OCTET_STREAM:
+        raise UnsupportedMediaType(
+            f"POST with a body of Content-Type {h.media_type(request.headers)!r}",
+            f"send {h.OFFSET_OCTET_STREAM}, or no body",
+        )
+    declared = h.size(request.headers, h.CONTENT_LENGTH)
+    if upload.length is not None and declared is not None and declared > upload.length:
+        raise TooLarge(
+            f"body of {declared} bytes: the upload has {upload.length}", "send no more than that"
+        )
+    return True
+
+
+def _lengthened(upload: Upload, length: int | None) -> Upload:
+    if length is None or length == upload.length:
+        return upload
+    if upload.length is not None:
+        raise BadRequest(
+            f"{h.UPLOAD_LENGTH}: {length}, but the upload has {upload.length} bytes",
+            "a length is said once",
+        )
+    return upload.with_length(length)
+
+
+def _promise(upload: Upload, digests: Mapping[str, str]) -> Upload:
+    """The upload with further promised digests; the same one again is harmless."""
+    for name, value in digests.items():
+        if upload.expected.get(name, value) != value:
+            raise BadRequest(
+                f"{h.REPR_DIGEST}: {name} {value}, but {upload.expected[name]} was promised before",
+                "a digest is said once; send the right one in a new upload",
+                code="digest_conflict",
+            )
+    return upload.expecting(digests) if digests else upload
+
+
+def _unchanged(upload: Upload) -> Upload:
+    return upload
+
+
+def _refusal(appended: Appended) -> Exception:
+    """What a request hears whose body did not come to its end; the bytes that came are kept."""
+    received: Received = appended.received
+    headers = {h.UPLOAD_OFFSET: str(received.position)}
+    hint = "ask with HEAD where it is, and go on from there"
+    match received.ending:
+        case Ending.OVERLONG:
+            return TooLarge(
+                "the body is longer than the upload", "send no more than that", headers=headers
+            )
+        case Ending.IDLE:
+            return BodyTimeout("the body stopped coming", hint, headers=headers)
+        case Ending.STOPPING:
+            return Unavailable(
+                "the server is stopping", hint, headers={**headers, h.RETRY_AFTER: "1"}
+            )
+        case _:
+            return Evicted("a newer request took this upload over", hint, headers=headers)
+
+
+def _answer(
+    status: HTTPStatus, headers: Mapping[str, str] | None = None, found: Found | None = None
+) -> Response:
+    """An answer with the protocol's own headers; Upload-Expires while the upload is unfinished.
+
+    Spec: tus 1.0.0, Expiration.
+    """
+    merged = {**common_headers(), **(headers or {})}
+    if found is not None and found.expires_at is not None and not found.finished:
+        merged[h.UPLOAD_EXPIRES] = h.http_date(found.expires_at)
+    return Response(status_code=status, headers=merged)

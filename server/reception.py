@@ -1,0 +1,339 @@
+"""Reception: what every protocol does with an upload, in the one right order.
+
+Knows: the order of lock, check, bytes, durable, event; expiry; who may see what.
+Must not know: header names, which protocol asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import anyio
+from anyio import to_thread
+from starlette.requests import Request
+
+from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
+from hooks.ports import Caller as AdmittedCaller
+from hooks.record import Record, Status
+from server.auth import Action, Caller, authorize
+from server.errors import BadRequest, Conflict, Gone, NotFound, OffsetMismatch, TooLarge
+from server.intake import Ending, Intake, Received
+from server.locker import Lock, Locker
+from server.space import free_bytes, insufficient, is_disk_full
+from server.store import UploadStore
+from server.upload import Upload
+
+logger = logging.getLogger(__name__)
+
+_HOUR_SECONDS: Final = 3600
+_PROGRESS_SECONDS: Final = 1.0
+
+
+class Admission(Protocol):
+    """Who says whether an upload may be sent at all (the hooks do)."""
+
+    def check(self, metadata: Mapping[str, str], caller: AdmittedCaller) -> None:
+        """Return, or raise an AdmissionRefused with the reason."""
+
+    def working_space(self, metadata: Mapping[str, str], length: int) -> int:
+        """Bytes that what follows the upload will need beside the archive."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An upload as it is now. `outcome` says how it ended, if it did."""
+
+    upload: Upload
+    offset: int
+    outcome: Record | None
+    expires_at: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every byte came (the archive itself may be gone by now)."""
+        return self.offset == self.upload.length
+
+    def record(self) -> Record:
+        """The status document, as the disk alone tells it."""
+        if self.outcome is not None:
+            return self.outcome
+        status = Status.QUEUED if self.finished else Status.RECEIVING
+        return self.upload.record(status=status, offset=self.offset, expires_at=self.expires_at)
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What an append left: the upload, its offset, when it expires, and how the body ended."""
+
+    found: Found
+    received: Received
+
+
+class Reception:
+    """Creates, finds and appends; tells the hooks through `emit`, which never waits."""
+
+    def __init__(
+        self,
+        store: UploadStore,
+        locker: Locker,
+        intake: Intake,
+        admission: Admission,
+        emit: Callable[[UploadEvent], None],
+        *,
+        max_size: int,
+        unfinished_ttl_hours: float,
+    ) -> None:
+        """Wire the parts; `max_size` 0 means that only the disk limits."""
+        self.store = store
+        self.locker = locker
+        self._intake = intake
+        self._admission = admission
+        self._emit = emit
+        self.max_size = max_size
+        self._ttl_seconds = unfinished_ttl_hours * _HOUR_SECONDS
+
+    async def create(self, upload: Upload, caller: Caller) -> Found:
+        """Admit and create an upload; an empty one is finished at once.
+
+        Raises:
+            AdmissionRefused: the hooks refuse its metadata.
+            TooLarge, InsufficientStorage: it does not fit.
+        """
+        authorize(caller, Action.CREATE, None)
+        self.check_size(upload.length)
+        self._admission.check(upload.metadata, caller)
+        await to_thread.run_sync(self._begin, upload)
+        found = await self._look(upload)
+        self._emit(UploadCreated(found.record()))
+        if found.finished:
+            self._emit(UploadFinished(found.record()))
+        logger.info("upload created", extra={"upload_id": upload.id, "length": upload.length})
+        return found
+
+    def check_size(self, length: int | None) -> None:
+        """Refuse a length over the limit.
+
+        Raises:
+            TooLarge: it is over `max_size`.
+        """
+        if self.max_size and length is not None and length > self.max_size:
+            raise TooLarge(
+                f"upload of {length} bytes: at most {self.max_size} are taken",
+                "ask the operator to raise `max_size`",
+            )
+
+    def check_space(self, length: int, metadata: Mapping[str, str]) -> None:
+        """Refuse an upload that could be stored, but not be worked on. Blocking.
+
+        Raises:
+            InsufficientStorage: needed and free are in its words.
+        """
+        work = self._admission.working_space(metadata, length)
+        if length + work > free_bytes(self.store.directory):
+            raise insufficient(
+                "create upload",
+                length + work,
+                self.store.directory,
+                f" ({length} for the archive, {work} to load and push it)",
+            )
+
+    def _begin(self, upload: Upload) -> None:
+        self.check_space(upload.length or 0, upload.metadata)
+        self.store.begin(upload)
+
+    async def find(self, upload_id: str, caller: Caller, action: Action) -> Found:
+        """The upload, if the caller may do that to it.
+
+        Raises:
+            NotFound: no such upload, or another caller's.
+        """
+        upload = await to_thread.run_sync(self.store.find, upload_id)
+        if upload is None:
+            raise NotFound("no such upload", "create a new one")
+        authorize(caller, action, upload.owner)
+        return await self._look(upload)
+
+    async def receivable(self, upload_id: str, caller: Caller, action: Action) -> Found:
+        """As `find`, for requests that need an upload which was neither canceled nor has expired.
+
+        Raises:
+            Gone: it was canceled or has expired.
+        """
+        found = await self.find(upload_id, caller, action)
+        self._check_alive(found)
+        return found
+
+    def _check_alive(self, found: Found) -> None:
+        status = found.outcome.status if found.outcome else None
+        if self.is_expired(found) or status in (Status.EXPIRED, Status.CANCELED):
+            word = "was canceled" if status is Status.CANCELED else "has expired"
+            raise Gone(f"the upload {word}", "create a new one and send it from the start")
+
+    @staticmethod
+    def is_expired(found: Found) -> bool:
+        """Whether an unfinished upload's time is over (a sweep may not have come by yet)."""
+        return found.expires_at is not None and found.expires_at <= time.time()
+
+    async def _look(self, upload: Upload) -> Found:
+        return await to_thread.run_sync(self.look, upload)
+
+    def look(self, upload: Upload) -> Found:
+        """How the upload stands on disk now. Blocking."""
+        # The outcome is read after the size: an archive is only removed once its outcome is there.
+        offset = self.store.measure(upload.id)
+        last_byte_at = self.store.last_byte_at(upload.id)
+        outcome = self.store.outcome(upload.id)
+        if offset is None:
+            offset = outcome.offset if outcome else 0
+        unfinished = outcome is None and offset != upload.length and last_byte_at is not None
+        expires_at = last_byte_at + self._ttl_seconds if unfinished and last_byte_at else None
+        return Found(upload, offset, outcome, expires_at)
+
+    async def settled(self, found: Found) -> Found:
+        """The upload with a durable offset that stays true: an idle writer is evicted."""
+        if found.finished or found.outcome is not None:
+            return found
+        await self.locker.settle(found.upload.id)
+        offset = await to_thread.run_sync(self.store.durable_offset, found.upload.id)
+        return found if offset is None else replace(await self._look(found.upload), offset=offset)
+
+    async def append(
+        self,
+        request: Request,
+        found: Found,
+        offset: int,
+        *,
+        amend: Callable[[Upload], Upload],
+        declared: int | None,
+    ) -> Appended:
+        """Append the request's body at `offset`.
+
+        `amend` adds what this request tells of the upload (its length, promised digests) under the
+        lock; `declared` is the body's size where it is known beforehand.
+
+        Raises:
+            OffsetMismatch: the upload is elsewhere.
+            TooLarge: the body would pass the upload's length.
+            UploadLocked: an active writer holds the upload.
+            InsufficientStorage: the disk is full; what fitted is kept.
+        """
+        if found.finished or found.outcome is not None:
+            return self._append_nothing(found, offset, declared)
+        try:
+            async with self.locker.hold(found.upload.id) as lock:
+                current = await self._current(found.upload.id)
+                if current.finished or current.outcome is not None:
+                    return self._append_nothing(current, offset, declared)
+                current = replace(current, offset=lock.position)
+                amended = await self._amend(current, lock, offset, amend, declared)
+                received = await self._receive(request, lock, amended)
+                found = await self._look(amended.upload)
+        except NotFound:
+            # Its bytes went while we waited for them; how it ended says what to answer.
+            return self._append_nothing(await self._current(found.upload.id), offset, declared)
+        self._conclude(found)
+        self._check_disk(received)
+        return Appended(found, received)
+
+    async def _amend(
+        self,
+        found: Found,
+        lock: Lock,
+        offset: int,
+        amend: Callable[[Upload], Upload],
+        declared: int | None,
+    ) -> Found:
+        """Judge the request against the upload as it is now, and keep what it tells of it."""
+        upload = amend(found.upload)
+        self.check_size(upload.length)
+        amended = replace(found, upload=upload)
+        self._check_place(amended, offset, declared)
+        if upload != found.upload:
+            await to_thread.run_sync(self.store.save, upload, lock.descriptor)
+        return amended
+
+    def _append_nothing(self, found: Found, offset: int, declared: int | None) -> Appended:
+        """A request for an upload that takes no more bytes; right if it brings none."""
+        self._check_place(found, offset, declared)
+        return Appended(found, Received(found.offset, Ending.COMPLETE))
+
+    async def _current(self, upload_id: str) -> Found:
+        """The upload as the lock's holder sees it: it may have changed while we waited."""
+        upload = await to_thread.run_sync(self.store.find, upload_id)
+        if upload is None:
+            raise NotFound("the upload was removed meanwhile", "create a new one")
+        found = await self._look(upload)
+        self._check_alive(found)
+        return found
+
+    @staticmethod
+    def _check_place(found: Found, offset: int, declared: int | None) -> None:
+        if offset != found.offset:
+            raise OffsetMismatch(
+                f"append at {offset}: the upload is at {found.offset}",
+                "go on from the offset in this answer",
+                headers={"Upload-Offset": str(found.offset)},
+            )
+        length = found.upload.length
+        if length is not None and length < found.offset:
+            raise BadRequest(
+                f"length {length}: {found.offset} bytes are already here",
+                "say the length of the whole file",
+            )
+        if length is not None and declared is not None and offset + declared > length:
+            raise TooLarge(
+                f"append of {declared} bytes at {offset}: the upload has {length} bytes",
+                "send no more than Upload-Length says",
+                headers={"Upload-Offset": str(found.offset)},
+            )
+
+    async def _receive(self, request: Request, lock: Lock, found: Found) -> Received:
+        async with anyio.create_task_group() as progress:
+            progress.start_soon(self._report, lock, found)
+            received = await self._intake.receive(request, lock, length=found.upload.length)
+            progress.cancel_scope.cancel()
+        return received
+
+    async def _report(self, lock: Lock, found: Found) -> None:
+        while True:
+            self._emit(UploadGrew(replace(found, offset=lock.position).record()))
+            await anyio.sleep(_PROGRESS_SECONDS)
+
+    def _conclude(self, found: Found) -> None:
+        event = UploadFinished if found.finished else UploadGrew
+        self._emit(event(found.record()))
+        if found.finished:
+            logger.info(
+                "upload finished", extra={"upload_id": found.upload.id, "length": found.offset}
+            )
+
+    def _check_disk(self, received: Received) -> None:
+        if received.error is None:
+            return
+        if is_disk_full(received.error):
+            refusal = insufficient("append", 1, self.store.directory, " at least")
+            refusal.headers["Upload-Offset"] = str(received.position)
+            raise refusal from received.error
+        raise received.error
+
+    async def reopen(self, found: Found) -> Found:
+        """Open a failed upload again, for another run of what follows it.
+
+        Raises:
+            Conflict: it did not fail, or its archive is gone.
+        """
+        if found.outcome is None or found.outcome.status is not Status.FAILED:
+            raise Conflict(
+                f"retry: the upload is {found.record().status}",
+                "only a failed upload can be tried again",
+            )
+        if await to_thread.run_sync(self.store.measure, found.upload.id) is None:
+            raise Conflict("retry: the archive is gone", "send it again")
+        await to_thread.run_sync(self.store.forget_outcome, found.upload.id)
+        reopened = replace(found, outcome=None)
+        self._emit(UploadFinished(reopened.record()))
+        return reopened

@@ -1,0 +1,181 @@
+"""Runtime: every part of one process, made from the settings and wired together.
+
+Knows: which part needs which. With `app.py` and `cli.py` it is the composition root, the only place
+where the rooms meet.
+Must not know: how a part does its work.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import anyio
+
+from buildah.registry import Registries, Registry
+from hooks.admission import Admission
+from hooks.attempt import Desk
+from hooks.errors import CoordinationLost
+from hooks.feed import EventFeed
+from hooks.following import Following
+from hooks.lifecycle import Lifecycle
+from hooks.pipeline import Pipeline
+from hooks.queue import JobQueue
+from hooks.redis import Leases, Signal, Signals, connect
+from hooks.retention import Retention
+from hooks.status import DAY_SECONDS, StatusStore
+from hooks.steps import image_steps
+from hooks.worker import Worker
+from server.expiry import Expiry, Times
+from server.finished import StoredUploads
+from server.intake import Intake
+from server.locker import Locker, probe_locks
+from server.reception import Reception
+from server.relay import Relay
+from server.settings import Settings, SettingsError
+from server.store import UploadStore
+from server.termination import Termination
+
+# A contender asks again every few milliseconds; a slow Redis must not hold it up.
+_ASK_SECONDS = 0.2
+
+
+class Runtime:
+    """The parts of one server or worker process."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        """Make every part; nothing runs yet.
+
+        Raises:
+            SettingsError: the data directory cannot be used.
+        """
+        self.settings = settings
+        self.jobs_dir = settings.data_dir / "jobs"
+        uploads_dir = settings.data_dir / "uploads"
+        _prepare(uploads_dir, self.jobs_dir)
+        name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+        redis = connect(redis_url)
+        self._redis = redis
+        self.signals = Signals(redis)
+        self.leases = Leases(redis, name)
+        self.status = StatusStore(redis, kept_seconds=int(settings.history_days * DAY_SECONDS))
+        self.queue = JobQueue(redis, name)
+        self.feed = EventFeed(redis)
+        self.admission = Admission(registries(settings), storage_driver=settings.storage_driver)
+        self.lifecycle = Lifecycle(self.status, self.queue, self.signals)
+        self.relay = Relay(self.lifecycle.handle)
+        durable = settings.durability == "patch"
+        self.locker = Locker(
+            uploads_dir,
+            idle_seconds=settings.idle_release_ms / 1000,
+            wait_seconds=settings.lock_wait_seconds,
+            ask=self._ask,
+        )
+        self.store = UploadStore(uploads_dir, self.locker, durable=durable)
+        self.intake = Intake(body_idle_seconds=settings.body_idle_seconds, durable=durable)
+        self.reception = Reception(
+            self.store,
+            self.locker,
+            self.intake,
+            self.admission,
+            self.relay.emit,
+            max_size=settings.max_size,
+            unfinished_ttl_hours=settings.unfinished_ttl_hours,
+        )
+        self.termination = Termination(self.store, self.locker, self.lifecycle, self.relay.emit)
+        times = Times(settings.finished_ttl_hours, settings.history_days)
+        expiry = Expiry(self.store, self.locker, self.reception, self.relay.emit, times)
+        self.uploads = StoredUploads(self.store, self.locker, self.reception, expiry)
+        self.retention = Retention(
+            self.uploads,
+            self.leases,
+            jobs_dir=self.jobs_dir,
+            interval_seconds=settings.sweep_minutes * 60,
+        )
+
+    async def _ask(self, upload_id: str, force: bool) -> None:
+        """Ask the other processes to release; without Redis it is simply not heard."""
+        signal = Signal.EVICT if force else Signal.RELEASE
+        with anyio.move_on_after(_ASK_SECONDS):
+            try:
+                await self.signals.send(signal, upload_id)
+            except CoordinationLost:
+                return
+
+    async def serve_signals(self) -> None:
+        """Hear what other processes ask of this one's locks, for ever."""
+        await self.signals.run(
+            {
+                Signal.RELEASE: lambda upload_id: self.locker.asked(upload_id, force=False),
+                Signal.EVICT: lambda upload_id: self.locker.asked(upload_id, force=True),
+            }
+        )
+
+    def _worker(self) -> Worker:
+        steps = image_steps(
+            self.uploads,
+            self.leases,
+            self.admission,
+            jobs_dir=self.jobs_dir,
+            storage_driver=self.settings.storage_driver,
+        )
+        return Worker(
+            Desk(self.uploads, self.queue, self.status, self.signals, Pipeline(steps)),
+            Following(self.uploads, self.leases),
+            jobs_dir=self.jobs_dir,
+            concurrency=self.settings.job_concurrency,
+        )
+
+    async def work(self, stop: anyio.Event) -> None:
+        """Run jobs, follow uploads and sweep, until `stop` is set."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.retention.run)
+            await self._worker().run(stop)
+            tasks.cancel_scope.cancel()
+
+    async def redis_answers(self) -> bool:
+        """Whether Redis answers within a second."""
+        with anyio.move_on_after(1):
+            try:
+                await self._redis.ping()
+            except CoordinationLost:
+                return False
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._redis.aclose()
+
+
+def registries(settings: Settings) -> Registries:
+    """The allow-list of the settings, as the lower rooms know it."""
+    return Registries(
+        Registry(
+            host=row.host,
+            plain_http=row.plain_http,
+            tls_verify=row.tls_verify,
+            ca_file=row.ca_file,
+            authfile=row.authfile,
+            repositories=row.repositories,
+        )
+        for row in settings.registries
+    )
+
+
+def _prepare(uploads_dir: Path, jobs_dir: Path) -> None:
+    """Make the directories; refuse a mount on which writers would not exclude each other."""
+    try:
+        uploads_dir.mkdir(parents=True, exist_ok=True)
+        jobs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        locks = probe_locks(uploads_dir)
+    except OSError as error:
+        raise SettingsError(
+            f"data_dir {uploads_dir.parent}: {error.strerror}; choose one that can be written"
+        ) from error
+    if not locks:
+        raise SettingsError(
+            f"data_dir {uploads_dir.parent}: its file system has no working file locks, so two "
+            "requests could write one upload; use a local disk or NFS 4 (not an object-storage mount)"
+        )

@@ -1,0 +1,164 @@
+"""Serving: uvicorn around the application, in one process or several, and how they end.
+
+Knows: uvicorn, sockets to listen on, signals, parent and child processes.
+Must not know: routes, uploads.
+
+Beside uvicorn's own order of stopping, the application is told at the signal itself: bodies that
+would last for hours stop being read at once, with true offsets, so that the process is gone within
+seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from server.app import Application
+from server.auth import Callers
+from server.logs import configure
+from server.runtime import Runtime
+from server.settings import Settings
+from server.wire import WireProtocol
+
+logger = logging.getLogger(__name__)
+
+# Requests that are not bodies (a cancel that waits for its job) get this long at the end.
+_GRACEFUL_SECONDS: Final = 5
+_KEEP_ALIVE_SECONDS: Final = 75
+_BACKLOG: Final = 2048
+_LOOK_SECONDS: Final = 0.5
+_STOP_SECONDS: Final = 9
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server: it tells the application of a signal, and returns instead of dying."""
+
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._application.stop)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, without dying by the signal at the end: the caller has to clean up."""
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, in as many processes as the settings say."""
+    if settings.workers == 1:
+        _serve_here(settings, redis_url, listener)
+    else:
+        _Processes(settings, redis_url, listener).run()
+
+
+class _Processes:
+    """Several server processes on one socket; one that dies is started again."""
+
+    def __init__(self, settings: Settings, redis_url: str, listener: socket.socket) -> None:
+        self._arguments = (settings, redis_url, listener)
+        self._stopping = threading.Event()
+        # Forked children would inherit locks and threads in the middle of something.
+        self._context = multiprocessing.get_context("spawn")
+
+    def run(self) -> None:
+        """Keep them alive until a signal; then let them stop in order, and wait for them."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stopping.set())
+        settings = self._arguments[0]
+        children = [self._start() for _ in range(settings.workers)]
+        while not self._stopping.wait(_LOOK_SECONDS):
+            for index, child in enumerate(children):
+                if not child.is_alive():
+                    logger.error("server process died", extra={"exit_code": child.exitcode})
+                    children[index] = self._start()
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join(_STOP_SECONDS)
+            child.kill()
+
+    def _start(self) -> multiprocessing.process.BaseProcess:
+        child = self._context.Process(target=_be_child, args=self._arguments)
+        child.start()
+        return child
+
+
+def _be_child(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    configure(settings.log_format)
+    # Ctrl-C reaches the whole group of a terminal; the parent passes it on as SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _serve_here(settings, redis_url, listener)
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed cannot stop its children: they go by themselves, in order."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve_here(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    runtime = Runtime(settings, redis_url)
+    application = Application(runtime, Callers.from_file(settings.tokens_file))
+    config = uvicorn.Config(
+        application.asgi,
+        http=WireProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+    )
+    _Server(config, application).run(sockets=[listener])

@@ -1,0 +1,263 @@
+"""Every setting of Tusboat: one row each, with name, default, unit and help.
+
+Knows: the environment (`TUSBOAT_*`), the TOML file given by `--config`, and the words for a person.
+Must not know: what the rows are used for. No other module reads the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+GIB = 2**30
+ENVIRONMENT_PREFIX = "TUSBOAT_"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it, its value's fault and where it came from."""
+
+
+class RegistryRow(BaseModel):
+    """One registry that images may be pushed to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str
+    plain_http: bool = False
+    tls_verify: bool = True
+    ca_file: Path | None = None
+    authfile: Path | None = None
+    repositories: tuple[str, ...] = ("*",)
+
+
+class Settings(BaseSettings):
+    """The rows, in the order in which a person meets them. Values are checked once, at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Beyond loopback only with `tokens_file`."
+    )
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(
+        Path("tusboat-data"),
+        description="Uploads, job directories and the embedded Redis live here.",
+    )
+    redis_url: str = Field(
+        "",
+        description="`redis://`, `rediss://` or `unix://` URL. Empty: a private one in `data_dir`.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Server processes on one data directory.")
+    run_worker: bool = Field(
+        True,
+        description="Run the job worker inside `tusboat serve` (one of its processes is elected).",
+    )
+    job_concurrency: int = Field(2, ge=1, le=64, description="Jobs that one worker runs at once.")
+    registries: tuple[RegistryRow, ...] = Field(
+        (),
+        description="Where images may go: rows of `host`, `plain_http`, `tls_verify`, `ca_file`, "
+        "`authfile`, `repositories`. In the environment as JSON.",
+    )
+    storage_driver: Literal["overlay", "vfs"] = Field(
+        "overlay",
+        description="Container storage of a job. `vfs` needs no mounts and far more disk.",
+    )
+    max_size: int = Field(
+        0,
+        ge=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Largest upload accepted; 0: what the disk holds.",
+    )
+    lock_wait_seconds: float = Field(
+        5,
+        ge=0,
+        json_schema_extra={"unit": "seconds"},
+        description="How long a request waits for an upload that another one writes, before 423.",
+    )
+    idle_release_ms: int = Field(
+        250,
+        ge=10,
+        json_schema_extra={"unit": "ms"},
+        description="A writer without a byte for this long gives way to the next request.",
+    )
+    body_idle_seconds: float = Field(
+        60,
+        gt=0,
+        json_schema_extra={"unit": "seconds"},
+        description="A body without a byte for this long is cut; its bytes are kept.",
+    )
+    durability: Literal["patch", "never"] = Field(
+        "patch",
+        description="`patch`: bytes are on the disk before their offset is acknowledged. "
+        "`never`: left to the kernel; a power cut may lose acknowledged bytes.",
+    )
+    unfinished_ttl_hours: float = Field(
+        6,
+        gt=0,
+        json_schema_extra={"unit": "hours"},
+        description="Unfinished uploads expire this long after their last byte.",
+    )
+    finished_ttl_hours: float = Field(
+        6,
+        gt=0,
+        json_schema_extra={"unit": "hours"},
+        description="Archives of failed uploads, and of uploads without `image`, go after this.",
+    )
+    sweep_minutes: float = Field(
+        60,
+        gt=0,
+        json_schema_extra={"unit": "minutes"},
+        description="How often expired things are removed.",
+    )
+    history_days: float = Field(
+        30,
+        gt=0,
+        json_schema_extra={"unit": "days"},
+        description="How long an ended upload is still listed.",
+    )
+    public_url: str = Field(
+        "",
+        description="What clients see before `/files/`, when a proxy changes it. Empty: paths only.",
+    )
+    tokens_file: Path | None = Field(
+        None, description="TOML file of callers: `[[token]] name, sha256, repositories, admin`."
+    )
+    insecure_no_auth: bool = Field(
+        False,
+        description="Listen beyond loopback without callers: anyone who reaches the port may upload.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="One line per event, for people or for machines."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` merged and the environment count: no dot files, no secret folders."""
+        return (init_settings, env_settings)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting as a person sees it."""
+
+    name: str
+    variable: str
+    default: str
+    unit: str
+    help: str
+
+
+def rows() -> Iterator[Row]:
+    """Every setting, in order; the README's table and `tusboat settings` are made from this."""
+    for name, info in Settings.model_fields.items():
+        extra = info.json_schema_extra
+        unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+        yield Row(
+            name,
+            ENVIRONMENT_PREFIX + name.upper(),
+            _shown(info.default),
+            unit,
+            info.description or "",
+        )
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None | "" | ():
+            return "(empty)"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
+
+
+def table() -> str:
+    """The settings as a Markdown table."""
+    lines = ["| setting | environment | default | what it does |", "|---|---|---|---|"]
+    for row in rows():
+        default = f"{row.default} {row.unit}".strip()
+        lines.append(f"| `{row.name}` | `{row.variable}` | {default} | {row.help} |")
+    return "\n".join(lines)
+
+
+def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings: command line over environment over `config` (TOML) over defaults.
+
+    Raises:
+        SettingsError: a name is unknown, a value does not fit, or the file cannot be read.
+    """
+    file_values = _read_toml(config) if config else {}
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    unknown = _unknown_variables()
+    if unknown:
+        raise SettingsError(
+            f"environment: no setting is called {', '.join(unknown)}; `tusboat settings` lists them"
+        )
+    from_file = {name: value for name, value in file_values.items() if not _in_environment(name)}
+    try:
+        return Settings(**{**from_file, **given})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, config)) from error
+    except ValueError as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise SettingsError(f"settings: {error}{cause}") from error
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The same settings as environment variables, for a server process that we start."""
+    dumped = settings.model_dump(mode="json", exclude_defaults=True)
+    return {
+        ENVIRONMENT_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
+        for name, value in dumped.items()
+    }
+
+
+# Read by the CLI's own options, not by the server.
+_CLIENT_VARIABLES = frozenset({"TUSBOAT_SERVER", "TUSBOAT_TOKEN", "TUSBOAT_CONFIG"})
+
+
+def _unknown_variables() -> list[str]:
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    ours = (name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
+    return sorted(name for name in ours if name not in known and name not in _CLIENT_VARIABLES)
+
+
+def _in_environment(name: str) -> bool:
+    return bool(os.environ.get(ENVIRONMENT_PREFIX + name.upper()))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path}: not valid TOML: {error}") from error
+
+
+def _explain(error: ValidationError, config: Path | None) -> str:
+    where = f"settings ({config} and environment)" if config else "settings"
+    faults = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        hint = " (`tusboat settings` lists the names)" if fault["type"] == "extra_forbidden" else ""
+        faults.append(f"{name}: {fault['msg']}{hint}")
+    return f"{where}: " + "; ".join(faults)

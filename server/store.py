@@ -1,0 +1,308 @@
+"""UploadStore: uploads in one directory, and the only writer of their bytes.
+
+Knows: files, sizes, durability, space; the contract and the sidecar of tuspyserver.
+Must not know: HTTP, callers, what follows an upload.
+
+Layout: `ID` holds the data, `ID.info` the sidecar (see `server/sidecar.py`). An upload exists once
+its sidecar does. The data file's size is the offset; nothing else is trusted for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from tuspyserver.storage import TusStorage
+
+from hooks.ports import Digests
+from hooks.record import Record
+from server.errors import BadRequest
+from server.locker import Locker
+from server.sidecar import Kind, Sidecars, sync_directory
+from server.space import free_bytes, insufficient, is_disk_full, reserve
+from server.upload import Upload, UploadId, merged_sidecar, parse_upload_id
+
+
+class UploadStore(TusStorage):
+    """Uploads on a local or shared file system.
+
+    Plain methods block and are called from threads. The `async` ones are tuspyserver's contract, so
+    that its router can be mounted over this store.
+    """
+
+    def __init__(self, directory: Path, locker: Locker, *, durable: bool = True) -> None:
+        """Use (and make) the directory; `durable=False` leaves flushing to the kernel."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.durable = durable
+        self._locker = locker
+        self._sidecars = Sidecars(directory)
+
+    # What the protocols and the hooks use.
+
+    def path(self, upload_id: str) -> Path:
+        """The data file.
+
+        Raises:
+            BadRequest: not an id that we could have made.
+        """
+        if parse_upload_id(upload_id) is None:
+            raise BadRequest(f"upload id {upload_id!r} is not 32 lower-case hex digits")
+        return self.directory / upload_id
+
+    def begin(self, upload: Upload) -> None:
+        """Make an empty upload durable, with its space reserved.
+
+        Raises:
+            InsufficientStorage: the disk would not hold it.
+            FileExistsError: the id is taken.
+        """
+        path = self.path(upload.id)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            self._reserve(descriptor, upload.length or 0)
+            self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            if not is_disk_full(error):
+                raise
+            raise insufficient("create upload", upload.length or 0, self.directory) from error
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _reserve(self, descriptor: int, length: int) -> None:
+        if reserve(descriptor, 0, length):
+            return
+        # No reservation on this file system: count what the others still have to come instead.
+        needed = length + sum(self._outstanding())
+        if needed > free_bytes(self.directory):
+            raise insufficient(
+                "reserve", needed, self.directory, " (all unfinished uploads together)"
+            )
+
+    def _outstanding(self) -> Iterator[int]:
+        for upload_id in self.ids():
+            upload = self.find(upload_id)
+            if upload and upload.length:
+                yield max(0, upload.length - (self.measure(upload_id) or 0))
+
+    def find(self, upload_id: str) -> Upload | None:
+        """The upload of that id; None when there is none (or its sidecar cannot be read)."""
+        parsed = parse_upload_id(upload_id)
+        data = self._sidecars.read(parsed, Kind.INFO) if parsed else None
+        if parsed is None or data is None:
+            return None
+        try:
+            return Upload.from_sidecar(parsed, data)
+        except ValueError:
+            return None
+
+    def save(self, upload: Upload, descriptor: int) -> None:
+        """Rewrite the sidecar, and reserve what a length said late asks for.
+
+        `descriptor` is the data file, opened by the lock's holder.
+
+        Raises:
+            InsufficientStorage: the disk would not hold the whole length.
+        """
+        try:
+            self._reserve(descriptor, upload.length or 0)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise insufficient("take the length", upload.length or 0, self.directory) from error
+        self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def measure(self, upload_id: str) -> int | None:
+        """The offset: bytes that are in the file; None when there is no file (or no such id)."""
+        if parse_upload_id(upload_id) is None:
+            return None
+        try:
+            return self.path(upload_id).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def durable_offset(self, upload_id: str) -> int | None:
+        """The offset after everything up to it has reached the disk.
+
+        The size is read before the flush, so a writer that goes on meanwhile cannot make it untrue.
+        """
+        try:
+            descriptor = os.open(self.path(upload_id), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            offset = os.fstat(descriptor).st_size
+            if self.durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        return offset
+
+    def last_byte_at(self, upload_id: str) -> float | None:
+        """When the data file was last written (POSIX seconds); None when there is no file."""
+        try:
+            return self.path(upload_id).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def stored_bytes(self, upload_id: str) -> int:
+        """What the data file occupies, its reservation included."""
+        try:
+            return self.path(upload_id).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def outcome(self, upload_id: str) -> Record | None:
+        """How the upload ended; None while it has not."""
+        data = self._sidecars.read(upload_id, Kind.OUTCOME) if parse_upload_id(upload_id) else None
+        return Record.from_json(data) if data else None
+
+    def outcome_age_seconds(self, upload_id: str) -> float | None:
+        """How long ago the outcome was written; None when there is none."""
+        written = self._sidecars.modified_at(upload_id, Kind.OUTCOME)
+        return None if written is None else time.time() - written
+
+    def record_outcome(self, outcome: Record) -> None:
+        """Write the end of an upload; its cancel mark has done its work then."""
+        self._sidecars.write(outcome.id, Kind.OUTCOME, outcome.to_json())
+        self._sidecars.remove(outcome.id, Kind.CANCEL)
+
+    def forget_outcome(self, upload_id: str) -> None:
+        """Open a failed upload again, so that its pipeline can run once more."""
+        self._sidecars.remove(upload_id, Kind.OUTCOME, Kind.CANCEL)
+
+    def digests(self, upload_id: str) -> Digests | None:
+        """What a follower computed; None when it left nothing."""
+        data = self._sidecars.read(upload_id, Kind.DIGEST)
+        return Digests(**data) if data else None
+
+    def record_digests(self, upload_id: str, digests: Digests) -> None:
+        """Keep what a follower computed."""
+        document = {"length": digests.length, "md5": digests.md5, "sha256": digests.sha256}
+        self._sidecars.write(upload_id, Kind.DIGEST, document)
+
+    def request_cancel(self, upload_id: str) -> None:
+        """Leave the mark that whatever works on the upload must stop."""
+        self._sidecars.write(upload_id, Kind.CANCEL, {})
+
+    def cancel_requested(self, upload_id: str) -> bool:
+        """Whether the mark is there."""
+        return self._sidecars.exists(upload_id, Kind.CANCEL)
+
+    def erase_data(self, upload_id: str) -> int:
+        """Remove the data only; returns the bytes freed (the lock must be held)."""
+        freed = self.stored_bytes(upload_id)
+        self.path(upload_id).unlink(missing_ok=True)
+        sync_directory(self.directory)
+        return freed
+
+    def erase(self, upload_id: str) -> int:
+        """Remove all of an upload; returns the bytes freed (the lock must be held)."""
+        # The sidecar goes first: from then on the upload does not exist, whatever is left of it.
+        self._sidecars.remove(upload_id, Kind.INFO, Kind.OUTCOME, Kind.DIGEST, Kind.CANCEL)
+        return self.erase_data(upload_id)
+
+    def ids(self) -> list[UploadId]:
+        """Every upload that exists."""
+        with os.scandir(self.directory) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(Kind.INFO)]
+        parsed = (parse_upload_id(name.removesuffix(Kind.INFO)) for name in names)
+        return sorted(upload_id for upload_id in parsed if upload_id)
+
+    def leftovers(self, older_than_seconds: float) -> list[Path]:
+        """Files of no upload: what a kill in the middle of `begin` or of a rename left."""
+        horizon = time.time() - older_than_seconds
+        known = set(self.ids())
+        with os.scandir(self.directory) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+                and (entry.name.endswith(".tmp") or entry.name.split(".")[0] not in known)
+                and entry.stat().st_mtime < horizon
+            ]
+
+    # tuspyserver's contract.
+
+    async def create(self, uid: str) -> None:
+        """Begin a new, empty upload; doing it again changes nothing."""
+
+        def make() -> None:
+            os.close(os.open(self.path(uid), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+
+        await to_thread.run_sync(make)
+
+    async def exists(self, uid: str) -> bool:
+        """Whether there is data of that id."""
+        return await to_thread.run_sync(self.path(uid).exists)
+
+    async def size(self, uid: str) -> int:
+        """Bytes in the file, durable: the Upload-Offset."""
+        return await to_thread.run_sync(self.durable_offset, uid) or 0
+
+    async def append(self, uid: str, chunk: bytes) -> None:
+        """Add bytes at the end."""
+
+        def write() -> None:
+            with self.path(uid).open("ab", buffering=0) as file:
+                view = memoryview(chunk)
+                while view:
+                    view = view[file.write(view) :]
+
+        await to_thread.run_sync(write)
+
+    async def flush(self, uid: str) -> None:
+        """Make what was appended durable."""
+        await to_thread.run_sync(self.durable_offset, uid)
+
+    async def finalize(self, uid: str) -> None:
+        """Nothing to do: a whole file is whole."""
+
+    async def read(self, uid: str) -> bytes | None:
+        """Every byte at once, as the contract wants it; not for large uploads."""
+        if await self.exists(uid):
+            return await to_thread.run_sync(self.path(uid).read_bytes)
+        return None
+
+    async def delete(self, uid: str) -> None:
+        """Remove data, sidecar and everything beside them."""
+        await to_thread.run_sync(self.erase, uid)
+
+    async def read_info(self, uid: str) -> dict[str, Any] | None:
+        """The sidecar as it stands on disk."""
+        self.path(uid)
+        return await to_thread.run_sync(self._sidecars.read, uid, Kind.INFO)
+
+    async def write_info(self, uid: str, data: dict[str, Any]) -> None:
+        """Replace the sidecar, keeping our own block when the writer does not know it."""
+
+        def write() -> None:
+            old = self._sidecars.read(uid, Kind.INFO)
+            self._sidecars.write(uid, Kind.INFO, merged_sidecar(old, data))
+
+        self.path(uid)
+        await to_thread.run_sync(write)
+
+    async def list_uids(self) -> list[str]:
+        """Every known id."""
+        return list(await to_thread.run_sync(self.ids))
+
+    def location(self, uid: str) -> str:
+        """The path of the data file."""
+        return str(self.path(uid))
+
+    # The contract's own type is wrong: an async context manager is meant, and used as one.
+    def lock(  # type: ignore[override]
+        self, uid: str
+    ) -> AbstractAsyncContextManager[Any]:
+        """Exclusive access to one upload, over all protocols and processes."""
+        return self._locker.hold(uid)

@@ -1,0 +1,132 @@
+"""Upload and its parts, as frozen values.
+
+Knows: what an upload is, and the sidecar form that it shares with tuspyserver.
+Must not know: files, HTTP, what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, NewType, Self
+
+from tuspyserver.params import TusUploadParams
+
+from hooks.record import Record, Status, rfc3339
+
+UploadId = NewType("UploadId", str)
+
+_ID = re.compile(r"[0-9a-f]{32}")
+# Where our own block stands in the sidecar; tuspyserver ignores what it does not know.
+_OWN = "tusboat"
+
+
+def new_upload_id() -> UploadId:
+    """128 random bits as hex: not guessable, and safe as a file name."""
+    return UploadId(secrets.token_hex(16))
+
+
+def parse_upload_id(text: str) -> UploadId | None:
+    """The id, or None when it is not one (so that no path is ever built from it)."""
+    return UploadId(text) if _ID.fullmatch(text) else None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is known of an upload besides its bytes.
+
+    `length` is None until the sender says it; `raw_metadata` is Upload-Metadata exactly as sent;
+    `expected` holds promised digests, lower-case hex by `md5` and `sha256`.
+    """
+
+    id: UploadId
+    length: int | None
+    owner: str
+    created_at: float
+    protocol: str = "tus"
+    raw_metadata: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def filename(self) -> str:
+        """The name the sender gave, for people; never used as a path."""
+        return self.metadata.get("filename") or self.metadata.get("name") or self.id
+
+    @property
+    def image(self) -> str | None:
+        """The destination as the sender wrote it; its meaning is not known here."""
+        return self.metadata.get("image") or None
+
+    def with_length(self, length: int) -> Upload:
+        """The same upload, now that the sender said how long it is."""
+        return replace(self, length=length)
+
+    def expecting(self, digests: Mapping[str, str]) -> Upload:
+        """The same upload with further promised digests."""
+        return replace(self, expected={**self.expected, **digests})
+
+    def record(self, *, status: Status, offset: int, expires_at: float | None = None) -> Record:
+        """The status document, as far as the server alone can tell it."""
+        return Record(
+            id=self.id,
+            filename=self.filename,
+            length=self.length,
+            offset=offset,
+            protocol=self.protocol,
+            owner=self.owner,
+            status=status,
+            image=self.image,
+            digests={"md5": None, "sha256": None},
+            created_at=rfc3339(self.created_at),
+            updated_at=rfc3339(datetime.now(UTC).timestamp()),
+            expires_at=None if expires_at is None else rfc3339(expires_at),
+        )
+
+    def to_sidecar(self) -> dict[str, Any]:
+        """The sidecar: a TusUploadParams with our own block beside it."""
+        params = TusUploadParams(
+            metadata=dict(self.metadata),
+            size=self.length,
+            created_at=datetime.fromtimestamp(self.created_at, UTC).isoformat(),
+            defer_length=self.length is None,
+            expires=None,
+        )
+        own = {
+            "owner": self.owner,
+            "protocol": self.protocol,
+            "created_at": self.created_at,
+            "raw_metadata": self.raw_metadata,
+            "expected": dict(self.expected),
+        }
+        return {**params.model_dump(mode="json"), _OWN: own}
+
+    @classmethod
+    def from_sidecar(cls, upload_id: UploadId, data: Mapping[str, Any]) -> Self:
+        """Read a sidecar back, ours or one that tuspyserver wrote (it belongs to `local` then).
+
+        Raises:
+            ValueError: the data is not a sidecar.
+        """
+        params = TusUploadParams.model_validate(dict(data))
+        own = data.get(_OWN) or {}
+        created = own.get("created_at") or datetime.fromisoformat(params.created_at).timestamp()
+        return cls(
+            id=upload_id,
+            length=params.size,
+            owner=own.get("owner", "local"),
+            created_at=float(created),
+            protocol=own.get("protocol", "tus"),
+            raw_metadata=own.get("raw_metadata"),
+            metadata={str(key): value for key, value in params.metadata.items()},
+            expected=own.get("expected", {}),
+        )
+
+
+def merged_sidecar(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new`, with our own block kept from `old` when the writer (tuspyserver) does not know it."""
+    kept = {_OWN: old[_OWN]} if old and _OWN in old and _OWN not in new else {}
+    return {**new, **kept}

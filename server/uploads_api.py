@@ -1,0 +1,278 @@
+"""The status API: list, one, events, retry, cancel, and the question before sending.
+
+Knows: JSON over HTTP, server-sent events, who may see what.
+Must not know: how a status came about. Disk says what exists and how it ended, Redis says what is
+going on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from hooks.admission import Admission
+from hooks.errors import AdmissionRefused, CoordinationLost
+from hooks.feed import Event, EventFeed
+from hooks.record import Record, Status
+from hooks.status import StatusStore
+from server.auth import Action, Caller, Callers
+from server.errors import BadRequest, ServerError
+from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, digest, single
+from server.reception import Found, Reception
+from server.termination import Termination
+
+logger = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS: Final = 15
+_PAGE_DEFAULT: Final = 50
+_PAGE_LIMIT: Final = 500
+_CHECK_LIMIT_BYTES: Final = 16 * 1024
+
+
+class UploadsApi:
+    """Routes under `/api`."""
+
+    def __init__(
+        self,
+        reception: Reception,
+        termination: Termination,
+        callers: Callers,
+        admission: Admission,
+        status: StatusStore,
+        feed: EventFeed,
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Wire the parts; `stopping()` ends the event streams."""
+        self._reception = reception
+        self._termination = termination
+        self._callers = callers
+        self._admission = admission
+        self._status = status
+        self._feed = feed
+        self._stopping = stopping
+
+    async def listing(self, request: Request) -> Response:
+        """`GET /api/uploads?status=&image=&q=&limit=&cursor=`: the caller's, newest first."""
+        caller = self._callers.identify(request.headers)
+        wanted = _filters(request)
+        limit = _limit(request.query_params.get("limit"))
+        found = await to_thread.run_sync(self._visible, caller)
+        known = await self._known([one.upload.id for one in found])
+        records = [self._merged(one, known.get(one.upload.id)) for one in found]
+        matching = [record for record in records if wanted(record)]
+        start = _after(matching, request.query_params.get("cursor"))
+        page = matching[start : start + limit]
+        more = start + limit < len(matching)
+        return JSONResponse(
+            {
+                "uploads": [record.to_json() for record in page],
+                "next": page[-1].id if more else None,
+                "total": len(matching),
+            }
+        )
+
+    async def one(self, request: Request) -> Response:
+        """`GET /api/uploads/ID`: the status document."""
+        found = await self._found(request, Action.READ)
+        return JSONResponse((await self._record(found)).to_json())
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /api/uploads/ID/cancel`: stop it, wherever it is; answers with how it ended."""
+        found = await self._found(request, Action.ACT)
+        outcome = await self._termination.cancel(found)
+        return JSONResponse(outcome.to_json())
+
+    async def retry(self, request: Request) -> Response:
+        """`POST /api/uploads/ID/retry`: run what follows a failed upload once more."""
+        found = await self._found(request, Action.ACT)
+        reopened = await self._reception.reopen(found)
+        return JSONResponse(reopened.record().to_json(), HTTPStatus.ACCEPTED)
+
+    async def check(self, request: Request) -> Response:
+        """`POST /api/check {image, length}`: would it be taken, and is the tag there already."""
+        caller = self._callers.identify(request.headers)
+        question = await _question(request)
+        answer: dict[str, Any] = {"allowed": True, "exists": None, "reason": "", "hint": ""}
+        try:
+            await self._admit(question, caller)
+            answer["exists"] = await self._exists(question)
+        except (ServerError, AdmissionRefused) as refusal:
+            answer |= {
+                "allowed": False,
+                "code": refusal.code,
+                "reason": refusal.message,
+                "hint": refusal.hint,
+            }
+        return JSONResponse(answer)
+
+    async def _admit(self, question: dict[str, Any], caller: Caller) -> None:
+        metadata = {"image": question["image"]} if question["image"] else {}
+        length = question["length"] or 0
+        self._reception.check_size(length)
+        self._admission.check(metadata, caller)
+        await to_thread.run_sync(self._reception.check_space, length, metadata)
+
+    async def _exists(self, question: dict[str, Any]) -> bool | None:
+        """Whether the tag is there; None without image, or when its registry cannot be asked."""
+        if not question["image"]:
+            return None
+        try:
+            return await self._admission.exists(question["image"]) is not None
+        except Exception as error:
+            logger.warning("registry not asked", extra={"cause": str(error)})
+            return None
+
+    async def events(self, request: Request) -> Response:
+        """`GET /api/events`: everything this caller may see, as it happens."""
+        caller = self._callers.identify(request.headers)
+        return self._stream(request, caller, None)
+
+    async def upload_events(self, request: Request) -> Response:
+        """`GET /api/uploads/ID/events`: one upload; begins with its document."""
+        caller = self._callers.identify(request.headers)
+        found = await self._found(request, Action.READ)
+        return self._stream(request, caller, found)
+
+    def _stream(self, request: Request, caller: Caller, found: Found | None) -> Response:
+        after = single(request.headers, LAST_EVENT_ID)
+        return StreamingResponse(
+            self._lines(caller, found, after),
+            media_type=EVENT_STREAM,
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    async def _lines(
+        self, caller: Caller, found: Found | None, after: str | None
+    ) -> AsyncIterator[str]:
+        """The stream's text.
+
+        Spec: HTML, section 9.2, Server-sent events.
+        """
+        upload_id = found.upload.id if found else None
+        async with AsyncExitStack() as stack:
+            subscription = await stack.enter_async_context(self._feed.subscribe(after, upload_id))
+            yield ": connected\n\n"
+            if found is not None:
+                yield _event_text(None, "status", (await self._record(found)).to_json())
+            silent_seconds = 0
+            while not self._stopping():
+                event: Event | None = None
+                with anyio.move_on_after(1):
+                    event = await anext(subscription)
+                silent_seconds = 0 if event else silent_seconds + 1
+                if event and caller.sees(event.owner):
+                    yield _event_text(event.id, event.type, event.data)
+                elif silent_seconds >= _KEEP_ALIVE_SECONDS:
+                    silent_seconds = 0
+                    yield ": keep-alive\n\n"
+
+    async def _found(self, request: Request, action: Action) -> Found:
+        caller = self._callers.identify(request.headers)
+        return await self._reception.find(request.path_params["id"], caller, action)
+
+    def _visible(self, caller: Caller) -> list[Found]:
+        store = self._reception.store
+        uploads = (store.find(upload_id) for upload_id in store.ids())
+        mine = [upload for upload in uploads if upload and caller.sees(upload.owner)]
+        mine.sort(key=lambda upload: (upload.created_at, upload.id), reverse=True)
+        return [self._reception.look(upload) for upload in mine]
+
+    async def _record(self, found: Found) -> Record:
+        known = await self._known([found.upload.id])
+        return self._merged(found, known.get(found.upload.id))
+
+    async def _known(self, ids: list[str]) -> dict[str, Record]:
+        """What Redis says; nothing while it is away (the disk still knows a lot)."""
+        try:
+            with anyio.move_on_after(2):
+                return dict(await self._status.get_many(ids))
+        except CoordinationLost as error:
+            logger.warning("status not read", extra={"cause": str(error)})
+        return {}
+
+    def _merged(self, found: Found, known: Record | None) -> Record:
+        """One document of what disk and Redis know."""
+        disk = found.record()
+        if found.outcome is not None or known is None or known.status.terminal:
+            return disk
+        if self._reception.is_expired(found):
+            return replace(disk, status=Status.EXPIRED)
+        if not found.finished or known.status is Status.RECEIVING:
+            return disk
+        return known
+
+
+def _filters(request: Request) -> Callable[[Record], bool]:
+    status = request.query_params.get("status")
+    image = request.query_params.get("image")
+    text = (request.query_params.get("q") or "").lower()
+    if status and status not in list(Status):
+        raise BadRequest(f"status {status!r} is none", "one of " + ", ".join(Status))
+
+    def matches(record: Record) -> bool:
+        haystack = f"{record.id} {record.filename} {record.image or ''}".lower()
+        return (
+            (not status or record.status == status)
+            and (not image or record.image == image)
+            and text in haystack
+        )
+
+    return matches
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _PAGE_DEFAULT
+    if not text.isdecimal() or not 1 <= int(text) <= _PAGE_LIMIT:
+        raise BadRequest(f"limit {text!r} is not a number from 1 to {_PAGE_LIMIT}")
+    return int(text)
+
+
+def _after(records: list[Record], cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    for index, record in enumerate(records):
+        if record.id == cursor:
+            return index + 1
+    raise BadRequest(f"cursor {cursor!r} is not on this list", "begin without a cursor")
+
+
+async def _question(request: Request) -> dict[str, Any]:
+    """The body of a check, with the right types."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _CHECK_LIMIT_BYTES:
+            raise BadRequest(f"check: the body is over {_CHECK_LIMIT_BYTES} bytes")
+    try:
+        data = json.loads(bytes(body))
+    except ValueError as error:
+        raise BadRequest(f"check: the body is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest("check: the body is not a JSON object", "send {image, length}")
+    image, length = data.get("image"), data.get("length")
+    if image is not None and not isinstance(image, str):
+        raise BadRequest("check: image is not a string")
+    if length is not None and (
+        not isinstance(length, int) or isinstance(length, bool) or length < 0
+    ):
+        raise BadRequest("check: length is not a size in bytes")
+    for name in ("md5", "sha256"):
+        if isinstance(data.get(name), str):
+            digest(name, data[name], header="check")
+    return {"image": image, "length": length}
+
+
+def _event_text(event_id: str | None, kind: str, data: Any) -> str:
+    head = f"id: {event_id}\n" if event_id else ""
+    return f"{head}event: {kind}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,188 @@
+"""The wire under ASGI: uvicorn's HTTP protocol, extended by what a receiver of large bodies needs.
+
+Knows: sockets, HTTP/1.1 framing, uvicorn's protocol class.
+Must not know: uploads.
+
+- A request body may be handed over: the application takes the socket itself and reads the rest of
+  the body from it (ASGI extension `EXTENSION`). Plain HTTP/1.1 with Content-Length only; everything
+  else goes through `receive()`.
+- An answer given before the body was read ends the connection gently: the sender gets a moment to
+  read the answer before the connection is closed, instead of a reset that destroys it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final, Literal, cast
+
+import httptools
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from server.space import MIB
+
+EXTENSION: Final = "tusboat.body"
+# What a sender that does not listen may still send after our answer, and for how long.
+_LINGER_BYTES: Final = 64 * MIB
+_LINGER_SECONDS: Final = 2.0
+
+
+class BodySocket:
+    """The body of one request, still in the socket."""
+
+    def __init__(self, protocol: WireProtocol, cycle: RequestResponseCycle, length: int) -> None:
+        """A body of `length` bytes of the protocol's current request."""
+        self._protocol = protocol
+        self._cycle = cycle
+        self._length = length
+        self._seen = 0
+        self.taken = False
+        self.finished = False
+
+    def saw(self, count: int) -> None:
+        """The parser gave out body bytes."""
+        self._seen += count
+
+    @property
+    def available(self) -> bool:
+        """Whether there is anything left to take over."""
+        return self._protocol.cycle is self._cycle and self._seen < self._length and not self.taken
+
+    def take(self) -> tuple[int, bytes, int]:
+        """Take the connection: a descriptor, body bytes already read, the count still to come.
+
+        Nobody else reads from the connection until `complete`; without it the connection ends after
+        the answer.
+        """
+        self.taken = True
+        self._protocol.flow.pause_reading()
+        if self._cycle.waiting_for_100_continue:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._cycle.waiting_for_100_continue = False
+        buffered = bytes(self._cycle.body)
+        self._cycle.body = bytearray()
+        self._cycle.more_body = True
+        descriptor = os.dup(self._protocol.transport.get_extra_info("socket").fileno())
+        return descriptor, buffered, self._length - self._seen
+
+    def complete(self) -> None:
+        """Every byte of the body was read: the connection goes on with the next request."""
+        self.finished = True
+        self._protocol.fresh_parser()
+        self._cycle.more_body = False
+        self._cycle.message_event.set()
+
+
+class _LingeringTransport:
+    """What a request sees as its transport: `close` waits for a sender that is still sending."""
+
+    def __init__(self, protocol: WireProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol.transport, name)
+
+    def close(self) -> None:
+        if self._cycle.more_body and not self._cycle.disconnected:
+            self._protocol.linger()
+        else:
+            self._protocol.transport.close()
+
+
+class WireProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol with body hand-over and lingering close."""
+
+    _lingering = False
+    _discarded = 0
+
+    def fresh_parser(self) -> None:
+        """Begin anew: the old parser still waits for a body that it will never see."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def on_headers_complete(self) -> None:
+        """Offer the extension where the body's extent is plain."""
+        super().on_headers_complete()
+        cycle = self.cycle
+        cycle.transport = cast(asyncio.Transport, _LingeringTransport(self, cycle))
+        length = _plain_content_length(self.headers)
+        if length and self.scheme == "http" and self.scope["http_version"] == "1.1":
+            extensions = cast(dict[str, Any], self.scope.setdefault("extensions", {}))
+            extensions[EXTENSION] = BodySocket(self, cycle, length)
+
+    def on_body(self, body: bytes) -> None:
+        """Count what the parser gives out."""
+        extensions = self.cycle.scope.get("extensions") or {}
+        handed = extensions.get(EXTENSION)
+        if isinstance(handed, BodySocket):
+            handed.saw(len(body))
+        super().on_body(body)
+
+    def linger(self) -> None:
+        """Finish our side, throw away what still comes, close when the sender is done."""
+        if self._lingering or self.transport.is_closing():
+            return
+        self._lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, or throw away when lingering."""
+        if not self._lingering:
+            super().data_received(data)
+            return
+        self._discarded += len(data)
+        if self._discarded > _LINGER_BYTES:
+            self.transport.close()
+
+
+def _plain_content_length(headers: list[tuple[bytes, bytes]]) -> int | Literal[0]:
+    lengths = [value for name, value in headers if name == b"content-length"]
+    coded = any(name == b"transfer-encoding" for name, _ in headers)
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() and not coded else 0
+
+
+class CloseUnread:
+    """Middleware: an answer that leaves body bytes unread says `Connection: close`.
+
+    Otherwise the server would read the rest of a 20 GB body only to throw it away.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the body go by, and mark the answer when it was not read to its end."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+        async def watched_receive() -> Message:
+            nonlocal unread
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                unread = False
+            return message
+
+        async def marked_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and unread and not _handed_over(scope):
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", []), (b"connection", b"close")],
+                }
+            await send(message)
+
+        await self._app(scope, watched_receive, marked_send)
+
+
+def _handed_over(scope: Scope) -> bool:
+    """Whether the application took the socket and read the body to its end."""
+    handed = (scope.get("extensions") or {}).get(EXTENSION)
+    return isinstance(handed, BodySocket) and handed.finished
