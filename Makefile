@@ -1,0 +1,39 @@
+# What one can do here: `make help`. Every target sets up what it needs first (.ci/setup).
+#
+# PACKAGES=no       leave the system's packages alone
+# DEMO_ARGS=--once  stop everything at the end of the demo, on a terminal too
+# PYTEST_ARGS=...   more arguments for pytest
+# LOCK_ARGS=...     more arguments for the resolver, as --upgrade or --upgrade-package NAME
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint test test-slow lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is missing: Debian packages and .venv
+	@.ci/setup
+
+demo: setup ## a registry, a server, an upload, and the image in the registry
+	@$(BIN)/python examples/cli/demo.py $(DEMO_ARGS)
+
+lint: setup ## style, types and the directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy server hooks buildah
+	$(BIN)/lint-imports
+
+test: lint ## lint, then every test that is not slow
+	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup ## the slow tests: kill loops and gigabytes
+	$(BIN)/pytest -m slow --timeout=1800 $(PYTEST_ARGS)
+
+lock: ## resolve requirements/*.txt anew from pyproject.toml, keeping what is locked
+	@.ci/lock $(LOCK_ARGS)
+
+clean: ## remove .venv and the tools' caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
