@@ -114,9 +114,9 @@ class ArchiveSeveralImages(ArchiveError):
     code = "archive_several_images"
     advice = "Save one image only."
 
-    def __init__(self, message: str, *, tags: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, tags: Sequence[str] = ()) -> None:
         """Keep the names too."""
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.tags = tuple(tags)
 
 

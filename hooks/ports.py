@@ -136,4 +136,4 @@ class Uploads(Protocol):
         """Leave a follower's result beside the sidecar."""
 
     async def sweep(self, *, dry_run: bool) -> list[Swept]:
-        """Expire what is due, remove archives and history whose time is over; never what is in use."""
+        """Remove what is due (expired, old archives, old history); never what is in use."""

@@ -98,17 +98,19 @@ def serve(
                 f"listen on {settings.host}:{settings.port}: {error.strerror}"
             ) from error
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with listener, _redis(settings) as redis_url:
+        with listener:
             shown = f"[{settings.host}]" if ":" in settings.host else settings.host
             typer.echo(f"tusboat serves http://{shown}:{listener.getsockname()[1]}", err=True)
-            serving.serve(settings, redis_url, listener)
+            serving.serve(settings, listener)
 
 
 @app.command()
 def worker(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run jobs beside a server, on the same data directory and Redis."""
+    from server import serving  # noqa: PLC0415 - other commands start faster
+
     settings = _settings(config, {"data_dir": data_dir})
-    with _explained(), _redis(settings) as redis_url:
+    with _explained(), serving.redis_of(settings) as redis_url:
         anyio.run(_work, settings, redis_url)
 
 
@@ -141,10 +143,12 @@ def gc(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Remove now what has expired, and say what was freed."""
+    from server import serving  # noqa: PLC0415 - other commands start faster
+
     settings = _settings(config, {"data_dir": data_dir})
     if not settings.data_dir.is_dir():
         _fail(f"gc: data_dir {settings.data_dir} does not exist; nothing to remove")
-    with _explained(), _redis(settings) as redis_url:
+    with _explained(), serving.redis_of(settings) as redis_url:
         collected = anyio.run(_collect, settings, redis_url, dry_run)
     if as_json:
         removed = [
@@ -206,18 +210,6 @@ def doctor(
     text, code = report(_settings(config, {}), as_json=as_json)
     typer.echo(text)
     raise typer.Exit(code)
-
-
-@contextmanager
-def _redis(settings: Settings) -> Iterator[str]:
-    """The URL of the Redis to use; the embedded one runs as long as the block does."""
-    from hooks.embedded import EmbeddedRedis  # noqa: PLC0415 - other commands start faster
-
-    if settings.redis_url:
-        yield settings.redis_url
-        return
-    with EmbeddedRedis(settings.data_dir / "redis") as embedded:
-        yield embedded.url
 
 
 def _settings(config: Path | None, overrides: dict[str, Any]) -> Settings:

@@ -109,21 +109,30 @@ class Locker:
             lock.release()
 
     async def _acquire(self, upload_id: str, patience: float, *, force: bool) -> Lock:
-        deadline = time.monotonic() + patience
-        pause = _POLL_SECONDS
         descriptor = await to_thread.run_sync(_open, self._directory / upload_id)
         try:
-            while not try_lock(descriptor):
-                if time.monotonic() >= deadline:
-                    raise _locked()
-                await self._request_release(upload_id, force=force)
-                await anyio.sleep(pause)
-                pause = min(2 * pause, _POLL_LIMIT_SECONDS)
-            _still_linked(descriptor, self._directory / upload_id)
+            await self._contend(upload_id, descriptor, patience, force=force)
+            _check_linked(descriptor, self._directory / upload_id)
         except BaseException:
             os.close(descriptor)
             raise
         return Lock(upload_id, descriptor, self._idle_seconds)
+
+    async def _contend(
+        self, upload_id: str, descriptor: int, patience: float, *, force: bool
+    ) -> None:
+        deadline = time.monotonic() + patience
+        pause = _POLL_SECONDS
+        while not try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise UploadLocked(
+                    "another request is writing this upload",
+                    "ask with HEAD where it is, and try again",
+                    headers={"Retry-After": "1"},
+                )
+            await self._request_release(upload_id, force=force)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _POLL_LIMIT_SECONDS)
 
     async def _request_release(self, upload_id: str, *, force: bool) -> None:
         held = self._held.get(upload_id)
@@ -156,14 +165,6 @@ class Locker:
                 await anyio.sleep(_POLL_SECONDS)
 
 
-def _locked() -> UploadLocked:
-    return UploadLocked(
-        "another request is writing this upload",
-        "ask with HEAD where it is, and try again",
-        headers={"Retry-After": "1"},
-    )
-
-
 def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -180,7 +181,7 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _still_linked(descriptor: int, path: Path) -> None:
+def _check_linked(descriptor: int, path: Path) -> None:
     """A lock on a file that was removed while we waited protects nothing."""
     try:
         same = os.path.samestat(os.fstat(descriptor), path.stat())

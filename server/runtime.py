@@ -176,6 +176,6 @@ def _prepare(uploads_dir: Path, jobs_dir: Path) -> None:
         ) from error
     if not locks:
         raise SettingsError(
-            f"data_dir {uploads_dir.parent}: its file system has no working file locks, so two "
-            "requests could write one upload; use a local disk or NFS 4 (not an object-storage mount)"
+            f"data_dir {uploads_dir.parent}: its file system has no working file locks, so "
+            "two requests could write one upload; use a local disk or NFS 4, no object storage"
         )

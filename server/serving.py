@@ -25,6 +25,7 @@ from typing import Final
 
 import uvicorn
 
+from hooks.embedded import EmbeddedRedis
 from server.app import Application
 from server.auth import Callers
 from server.logs import configure
@@ -90,19 +91,39 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, in as many processes as the settings say."""
-    if settings.workers == 1:
-        _serve_here(settings, redis_url, listener)
-    else:
-        _Processes(settings, redis_url, listener).run()
+@contextmanager
+def redis_of(settings: Settings) -> Iterator[str]:
+    """The URL of the Redis to use; the embedded one is there as long as the block runs.
+
+    Raises:
+        CoordinationLost: the embedded one cannot be started.
+    """
+    if settings.redis_url:
+        yield settings.redis_url
+        return
+    with EmbeddedRedis(settings.data_dir / "redis") as embedded:
+        yield embedded.url
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, in as many processes as the settings say.
+
+    Raises:
+        CoordinationLost: the embedded Redis cannot be started.
+        SettingsError: the data directory cannot be used.
+    """
+    with redis_of(settings) as redis_url:
+        if settings.workers == 1:
+            _serve_here(settings, redis_url, listener)
+        else:
+            _Processes(settings, listener).run()
 
 
 class _Processes:
     """Several server processes on one socket; one that dies is started again."""
 
-    def __init__(self, settings: Settings, redis_url: str, listener: socket.socket) -> None:
-        self._arguments = (settings, redis_url, listener)
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._arguments = (settings, listener)
         self._stopping = threading.Event()
         # Forked children would inherit locks and threads in the middle of something.
         self._context = multiprocessing.get_context("spawn")
@@ -130,12 +151,14 @@ class _Processes:
         return child
 
 
-def _be_child(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+def _be_child(settings: Settings, listener: socket.socket) -> None:
     configure(settings.log_format)
     # Ctrl-C reaches the whole group of a terminal; the parent passes it on as SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _serve_here(settings, redis_url, listener)
+    # The parent runs the embedded Redis; a child only finds its way to it.
+    with redis_of(settings) as redis_url:
+        _serve_here(settings, redis_url, listener)
 
 
 def _leave_with_parent() -> None:

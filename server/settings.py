@@ -127,14 +127,14 @@ class Settings(BaseSettings):
     )
     public_url: str = Field(
         "",
-        description="What clients see before `/files/`, when a proxy changes it. Empty: paths only.",
+        description="What clients see before `/files/`, if a proxy changes it. Empty: paths.",
     )
     tokens_file: Path | None = Field(
         None, description="TOML file of callers: `[[token]] name, sha256, repositories, admin`."
     )
     insecure_no_auth: bool = Field(
         False,
-        description="Listen beyond loopback without callers: anyone who reaches the port may upload.",
+        description="Listen beyond loopback without callers: whoever reaches the port may upload.",
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="One line per event, for people or for machines."

@@ -53,6 +53,12 @@ def _checked_token(text: str | None) -> str | None:
     return token or None
 
 
+def _checked_image(text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise typer.BadParameter("the image is empty; leave the option out to have it only kept")
+    return text
+
+
 def _parsed_size(text: str | int) -> int:
     size = parse_size(str(text))  # the default comes by here, too, and it is a number
     if size < SMALLEST_CHUNK_BYTES:
@@ -135,7 +141,12 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
     *,
     image: Annotated[
         str | None,
-        typer.Option("--image", metavar="REF", help="Where to push it; else it is only kept."),
+        typer.Option(
+            "--image",
+            metavar="REF",
+            callback=_checked_image,
+            help="Where to push it; else it is only kept.",
+        ),
     ] = None,
     server: ServerOption = DEFAULT_SERVER,
     token: TokenOption = None,

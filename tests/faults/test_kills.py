@@ -249,7 +249,7 @@ def test_sigterm_in_the_middle_of_a_job(
 def test_several_server_processes(
     serve: Serve, plain_registry: RunningRegistry, tmp_path: Path
 ) -> None:
-    """One data directory, one Redis, one elected worker; one process is killed, the rest goes on."""
+    """One data directory, one Redis, one elected worker; what is killed is replaced."""
     server = serve(registries=[row(plain_registry)], workers=3)
     archive = write_docker_archive(tmp_path / "llm.tar", [30 * MIB], seed="several")
     upload = upload_by_tuspy(
