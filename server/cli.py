@@ -97,7 +97,6 @@ def serve(
             raise SettingsError(
                 f"listen on {settings.host}:{settings.port}: {error.strerror}"
             ) from error
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         with listener:
             shown = f"[{settings.host}]" if ":" in settings.host else settings.host
             typer.echo(f"tusboat serves http://{shown}:{listener.getsockname()[1]}", err=True)

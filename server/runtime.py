@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import anyio
 
@@ -22,7 +21,7 @@ from hooks.following import Following
 from hooks.lifecycle import Lifecycle
 from hooks.pipeline import Pipeline
 from hooks.queue import JobQueue
-from hooks.redis import Leases, Signal, Signals, connect
+from hooks.redis import Client, Leases, Signal, Signals, connect, masked
 from hooks.retention import Retention
 from hooks.status import DAY_SECONDS, StatusStore
 from hooks.steps import image_steps
@@ -39,6 +38,9 @@ from server.termination import Termination
 
 # A contender asks again every few milliseconds; a slow Redis must not hold it up.
 _ASK_SECONDS = 0.2
+# Below the data directory.
+UPLOADS = "uploads"
+JOBS = "jobs"
 
 
 class Runtime:
@@ -51,11 +53,11 @@ class Runtime:
             SettingsError: the data directory cannot be used.
         """
         self.settings = settings
-        self.jobs_dir = settings.data_dir / "jobs"
-        uploads_dir = settings.data_dir / "uploads"
-        _prepare(uploads_dir, self.jobs_dir)
+        prepare(settings)
+        self.jobs_dir = settings.data_dir / JOBS
+        uploads_dir = settings.data_dir / UPLOADS
         name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
-        redis = connect(redis_url)
+        redis = _connect(redis_url)
         self._redis = redis
         self.signals = Signals(redis)
         self.leases = Leases(redis, name)
@@ -164,18 +166,30 @@ def registries(settings: Settings) -> Registries:
     )
 
 
-def _prepare(uploads_dir: Path, jobs_dir: Path) -> None:
-    """Make the directories; refuse a mount on which writers would not exclude each other."""
+def _connect(redis_url: str) -> Client:
     try:
-        uploads_dir.mkdir(parents=True, exist_ok=True)
-        jobs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return connect(redis_url)
+    except ValueError as error:
+        raise SettingsError(f"redis_url {masked(redis_url)}: {error}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data directory; refuse a mount on which writers would not exclude each other.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    uploads_dir = settings.data_dir / UPLOADS
+    try:
+        for directory in (uploads_dir, settings.data_dir / JOBS):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         locks = probe_locks(uploads_dir)
     except OSError as error:
         raise SettingsError(
-            f"data_dir {uploads_dir.parent}: {error.strerror}; choose one that can be written"
+            f"data_dir {settings.data_dir}: {error.strerror}; choose one that can be written"
         ) from error
     if not locks:
         raise SettingsError(
-            f"data_dir {uploads_dir.parent}: its file system has no working file locks, so "
+            f"data_dir {settings.data_dir}: its file system has no working file locks, so "
             "two requests could write one upload; use a local disk or NFS 4, no object storage"
         )

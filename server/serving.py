@@ -29,7 +29,7 @@ from hooks.embedded import EmbeddedRedis
 from server.app import Application
 from server.auth import Callers
 from server.logs import configure
-from server.runtime import Runtime
+from server.runtime import Runtime, prepare
 from server.settings import Settings
 from server.wire import WireProtocol
 
@@ -112,6 +112,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         CoordinationLost: the embedded Redis cannot be started.
         SettingsError: the data directory cannot be used.
     """
+    prepare(settings)
     with redis_of(settings) as redis_url:
         if settings.workers == 1:
             _serve_here(settings, redis_url, listener)

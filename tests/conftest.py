@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.live import LiveServer
+from tests.registries import needs_containers
 
 
 class Serve:
@@ -24,6 +25,14 @@ class Serve:
         server = self._running.enter_context(LiveServer(self._directory, **settings))
         self.servers.append(server)
         return server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that wants a registry is skipped, with the reason, where none can run."""
+    for item in items:
+        wanted = getattr(item, "fixturenames", ())
+        if any(name.endswith("registry") for name in wanted):
+            item.add_marker(needs_containers)
 
 
 @pytest.fixture(scope="session")

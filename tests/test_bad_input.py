@@ -23,6 +23,7 @@ from tests.live import LiveServer, run_tusboat, wait_until
 from tests.raw import TUS, ask, metadata, status
 from tests.registries import (
     RunningRegistry,
+    needs_containers,
     plain_registry,
     prepare,
     secure_registry,
@@ -113,6 +114,7 @@ def test_a_certificate_that_is_not_trusted(
     assert "ca_file" in error["hint"]
 
 
+@needs_containers
 def test_a_registry_that_is_down_is_waited_for(serve: Serve, tmp_path: Path) -> None:
     registry = prepare(tmp_path / "registry")
     server = serve(registries=[row(registry)])
@@ -130,6 +132,7 @@ def test_a_registry_that_is_down_is_waited_for(serve: Serve, tmp_path: Path) -> 
         registry.stop()
 
 
+@needs_containers
 def test_a_registry_that_does_not_exist(serve: Serve, tmp_path: Path) -> None:
     host = "no-such-host.invalid:5000"
     server = serve(registries=[{"host": host, "plain_http": True}])

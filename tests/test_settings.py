@@ -77,3 +77,22 @@ def test_a_wrong_variable_is_refused(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "registries" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"TUSBOAT_DATA_DIR": "/dev/null/x"}, "data_dir /dev/null/x"),
+        ({"TUSBOAT_REDIS_URL": "http://user:secret@host"}, "redis_url"),
+        ({"TUSBOAT_HOST": "203.0.113.7", "TUSBOAT_INSECURE_NO_AUTH": "true"}, "203.0.113.7"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_line(
+    tmp_path: Path, variables: dict[str, str], complaint: str
+) -> None:
+    variables = {"TUSBOAT_DATA_DIR": str(tmp_path / "data"), "TUSBOAT_PORT": "0", **variables}
+    refused = tusboat(tmp_path, "serve", **variables)
+    assert refused.returncode == 2, refused
+    assert complaint in refused.stderr
+    assert "secret" not in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -268,6 +268,15 @@ def test_several_server_processes(
     wait_until(lambda: processes_of(server) == [], seconds=10, what="children go with their parent")
 
 
+def test_several_processes_where_the_path_is_too_long_for_a_socket(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(workers=2, data_dir=tmp_path / ("deep-" * 30) / "data")
+    upload = create(server.port, 4)
+    assert append(server.port, upload, 0, b"1234").status == 204
+    assert ended(server, upload)["status"] == "done"
+
+
 def test_two_servers_on_one_directory(
     serve: Serve, plain_registry: RunningRegistry, tmp_path: Path
 ) -> None:
