@@ -68,11 +68,12 @@ class ImageReference:
         for pattern, reason in _FAULTS:
             if pattern.search(text):
                 raise _refusal(text, reason)
-        host, _, rest = text.partition("/")
+        host, slash, rest = text.partition("/")
         repository, colon, tag = rest.partition(":")
         host = host.lower()
         fault = (
-            _host_fault(host)
+            # Without a slash, what follows a colon is meant as a tag.
+            _host_fault(host if slash else host.partition(":")[0])
             or _repository_fault(repository)
             or _length_fault(host, repository)
             or (_tag_fault(tag) if colon else "")

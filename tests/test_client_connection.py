@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -60,7 +61,9 @@ class ScriptedServer:
                 self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(answer.body)
+                    # A client that has read enough may have gone.
+                    with contextlib.suppress(ConnectionError):
+                        self.wfile.write(answer.body)
 
             do_GET = do_POST = do_HEAD = do_PATCH = do_DELETE = _reply  # noqa: N815 - http.server looks for these names
 

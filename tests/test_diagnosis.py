@@ -624,3 +624,25 @@ def test_last_words(tail: str, words: str) -> None:
 def test_silence_is_said() -> None:
     error = explain("Pushing a", Completed(3, b"", ""), REACHING)
     assert error.message == "Pushing a: the program ended with status 3 and said nothing."
+
+
+def classes(root: type[BuildahError] = BuildahError) -> Iterator[type[BuildahError]]:
+    for kind in root.__subclasses__():
+        if "code" in vars(kind):
+            yield kind
+        yield from classes(kind)
+
+
+def test_the_table_of_errors_is_the_tree_and_names_tests_that_exist() -> None:
+    here = Path(__file__).resolve().parent
+    readme = (here.parent / "buildah" / "README.md").read_text()
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in readme.partition("## Errors")[2].splitlines()
+        if line.startswith("| `")
+    ]
+    shown = {row[0]: row[3] == "yes" for row in rows}
+    assert shown == {kind.code: kind.retryable for kind in classes()}
+    assert len(rows) == len({kind.code for kind in classes()})
+    tests = "".join(path.read_text() for path in here.glob("test_*.py"))
+    assert [row[4] for row in rows if f"def {row[4]}(" not in tests] == []

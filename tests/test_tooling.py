@@ -55,8 +55,10 @@ def run(tmp_path: Path) -> Run:
 
 def tree() -> Iterator[tuple[str, str]]:
     """Every text file that a commit would hold."""
+    # Also in a checkout that belongs to another user, as a container's mount may.
+    git = ["git", "-c", "safe.directory=*"]
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -95,8 +95,9 @@ def _run(directory: Path, *, once: bool) -> None:
         digest = _upload(archive, image, url)
         _prove(image, digest, directory)
         if not once:
-            _say(f"{url} goes on taking uploads into {registry}; Ctrl-C stops and removes all this")
-            _await_the_end()
+            _stay(
+                f"{url} goes on taking uploads into {registry}; Ctrl-C stops and removes all this"
+            )
 
 
 @contextlib.contextmanager
@@ -213,11 +214,12 @@ def _environment(home: Path) -> dict[str, str]:
     return {"PATH": SEARCH_PATH, "HOME": str(home), "LANG": "C.UTF-8"}
 
 
-def _await_the_end() -> None:
+def _stay(words: str) -> None:
     """Return at Ctrl-C, or when the terminal is gone."""
     terminal = select.poll()
     terminal.register(sys.stdout, select.POLLHUP)
     with contextlib.suppress(KeyboardInterrupt):
+        _say(words)
         terminal.poll()
     with contextlib.suppress(OSError):
         _say("stopping")
