@@ -43,7 +43,7 @@ class Following:
         *,
         limit: int = 16,
         idle_seconds: float = 600.0,
-        lease_seconds: float = 15.0,
+        lease_seconds: float = 4.0,
     ) -> None:
         """Follow at most `limit` uploads at once, each until `idle_seconds` without a new byte."""
         self._uploads = uploads

@@ -14,6 +14,7 @@
     ├── TooLarge              413   more bytes than the upload or the server takes
     ├── UnsupportedMediaType  415   Content-Type does not fit
     ├── UploadLocked          423   another request is writing
+    ├── ChecksumMismatch      460   the bytes are not the promised ones; none of them was kept
     ├── Unavailable           503   stopping, or Redis is away
     └── InsufficientStorage   507   the disk would not hold it
 
@@ -31,7 +32,8 @@ from typing import Any, ClassVar
 class ServerError(Exception):
     """Root of the tree: an answer to a request, with words for a person."""
 
-    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
+    title: ClassVar[str] = ""
     code: str = "internal_error"
 
     def __init__(
@@ -56,7 +58,7 @@ class ServerError(Exception):
         """
         return {
             "type": "about:blank",
-            "title": self.status.phrase,
+            "title": self.title or HTTPStatus(self.status).phrase,
             "status": int(self.status),
             "detail": self.message,
             "code": self.code,
@@ -151,6 +153,17 @@ class UploadLocked(ServerError):
 
     status = HTTPStatus.LOCKED
     code = "locked"
+
+
+class ChecksumMismatch(ServerError):
+    """The request's bytes are not the promised ones; none of them was kept.
+
+    Spec: tus 1.0.0, Checksum (a status of its own, in no registry).
+    """
+
+    status = 460
+    title = "Checksum Mismatch"
+    code = "checksum_mismatch"
 
 
 class Unavailable(ServerError):

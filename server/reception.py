@@ -20,9 +20,18 @@ from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
 from hooks.ports import Caller as AdmittedCaller
 from hooks.record import Record, Status
 from server.auth import Action, Caller, authorize
-from server.errors import BadRequest, Conflict, Gone, NotFound, OffsetMismatch, TooLarge
+from server.errors import (
+    BadRequest,
+    ChecksumMismatch,
+    Conflict,
+    Gone,
+    NotFound,
+    OffsetMismatch,
+    TooLarge,
+)
 from server.intake import Ending, Intake, Received
 from server.locker import Lock, Locker
+from server.proof import Checksum, Proof, Prover
 from server.space import free_bytes, insufficient, is_disk_full
 from server.store import UploadStore
 from server.upload import Upload
@@ -209,13 +218,16 @@ class Reception:
         *,
         amend: Callable[[Upload], Upload],
         declared: int | None,
+        proof: Proof | None = None,
     ) -> Appended:
         """Append the request's body at `offset`.
 
         `amend` adds what this request tells of the upload (its length, promised digests) under the
-        lock; `declared` is the body's size where it is known beforehand.
+        lock; `declared` is the body's size where it is known beforehand. With `proof` the bytes
+        count only when their checksum is right.
 
         Raises:
+            ChecksumMismatch: the bytes are others than promised; none was kept.
             OffsetMismatch: the upload is elsewhere.
             TooLarge: the body would pass the upload's length.
             UploadLocked: an active writer holds the upload.
@@ -228,9 +240,15 @@ class Reception:
                 current = await self._current(found.upload.id)
                 if current.finished or current.outcome is not None:
                     return self._append_nothing(current, offset, declared)
+                lock.position = await to_thread.run_sync(
+                    self.store.recover, current.upload, lock.descriptor
+                )
                 current = replace(current, offset=lock.position)
                 amended = await self._amend(current, lock, offset, amend, declared)
-                received = await self._receive(request, lock, amended)
+                if proof is None:
+                    received = await self._receive(request, lock, amended)
+                else:
+                    received = await self._receive_proven(request, lock, amended, proof)
                 found = await self._look(amended.upload)
         except NotFound:
             # Its bytes went while we waited for them; how it ended says what to answer.
@@ -291,16 +309,61 @@ class Reception:
                 headers={"Upload-Offset": str(found.offset)},
             )
 
-    async def _receive(self, request: Request, lock: Lock, found: Found) -> Received:
+    async def _receive_proven(
+        self, request: Request, lock: Lock, found: Found, proof: Proof
+    ) -> Received:
+        """As `_receive`, hashing behind the writer; what is not proven is removed again.
+
+        A kill on the way leaves the mark, and whoever has the lock next does the removing.
+        """
+        upload_id, start = found.upload.id, found.offset
+        await to_thread.run_sync(self.store.mark_pending, upload_id, start)
+        digests: list[bytes] = []
+
+        async def hash_behind(prover: Prover) -> None:
+            digests.append(await to_thread.run_sync(prover.run))
+
+        def prover(checksum: Checksum) -> Prover:
+            return Prover(checksum.algorithm, lock.descriptor, start, lambda: lock.position)
+
+        behind = prover(proof.checksum) if proof.checksum else None
+        async with anyio.create_task_group() as tasks:
+            if behind:
+                tasks.start_soon(hash_behind, behind)
+            try:
+                received = await self._receive(request, lock, found, counted=start)
+            finally:
+                if behind:
+                    behind.close()
+        try:
+            if received.ending is Ending.COMPLETE:
+                promised = proof.checksum or proof.trailer()
+                if behind is None:
+                    late = prover(promised)
+                    late.close()
+                    await hash_behind(late)
+                _check_digest(promised, digests[0])
+                await to_thread.run_sync(self.store.prove, upload_id)
+                return received
+        finally:
+            # Nothing to do where the bytes were proven.
+            kept = await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
+        return replace(received, position=kept)
+
+    async def _receive(
+        self, request: Request, lock: Lock, found: Found, *, counted: int | None = None
+    ) -> Received:
+        """Receive the body; meanwhile tell of `counted`, or of what is there (None)."""
         async with anyio.create_task_group() as progress:
-            progress.start_soon(self._report, lock, found)
+            progress.start_soon(self._report, lock, found, counted)
             received = await self._intake.receive(request, lock, length=found.upload.length)
             progress.cancel_scope.cancel()
         return received
 
-    async def _report(self, lock: Lock, found: Found) -> None:
+    async def _report(self, lock: Lock, found: Found, counted: int | None) -> None:
         while True:
-            self._emit(UploadGrew(replace(found, offset=lock.position).record()))
+            offset = lock.position if counted is None else counted
+            self._emit(UploadGrew(replace(found, offset=offset).record()))
             await anyio.sleep(_PROGRESS_SECONDS)
 
     def _conclude(self, found: Found) -> None:
@@ -337,3 +400,11 @@ class Reception:
         reopened = replace(found, outcome=None)
         self._emit(UploadFinished(reopened.record()))
         return reopened
+
+
+def _check_digest(promised: Checksum, found: bytes) -> None:
+    if found != promised.digest:
+        raise ChecksumMismatch(
+            f"{promised.algorithm}: expected {promised.digest.hex()}, got {found.hex()}",
+            "send these bytes again; nothing of this request was kept",
+        )

@@ -7,6 +7,7 @@ Must not know: what the documents mean.
     ID.outcome  how the upload ended
     ID.digest   what a follower computed
     ID.cancel   somebody asked to cancel what follows the upload
+    ID.pending  from where on the bytes are not proven yet
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     OUTCOME = ".outcome"
     DIGEST = ".digest"
     CANCEL = ".cancel"
+    PENDING = ".pending"
 
 
 class Sidecars:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,56 @@ class UploadStore(TusStorage):
         self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
 
     def measure(self, upload_id: str) -> int | None:
-        """The offset: bytes that are in the file; None when there is no file (or no such id)."""
+        """The offset: bytes that are in the file and proven; None when there is no file or id."""
         if parse_upload_id(upload_id) is None:
             return None
+        path = self.path(upload_id)
         try:
-            return self.path(upload_id).stat().st_size
+            return self._proven(upload_id, lambda: path.stat().st_size)
         except FileNotFoundError:
             return None
+
+    def _proven(self, upload_id: str, size: Callable[[], int]) -> int:
+        """The file's size, or where the bytes begin that are not proven yet.
+
+        Asked twice, with the mark in between: a mark that comes or goes meanwhile, with its bytes,
+        can make the answer smaller than it could be, never larger.
+        """
+        marks = [self._pending(upload_id)]
+        sizes = [size()]
+        marks.append(self._pending(upload_id))
+        sizes.append(size())
+        return min(sizes + [start for start in marks if start is not None])
+
+    def _pending(self, upload_id: str) -> int | None:
+        document = self._sidecars.read(upload_id, Kind.PENDING)
+        return None if document is None else int(document["start"])
+
+    def mark_pending(self, upload_id: str, start: int) -> None:
+        """From here on nothing counts until it is proven: durable before the first byte comes."""
+        self._sidecars.write(upload_id, Kind.PENDING, {"start": start})
+
+    def prove(self, upload_id: str) -> None:
+        """The pending bytes (durable by now) are the promised ones, and count."""
+        self._sidecars.remove(upload_id, Kind.PENDING)
+
+    def recover(self, upload: Upload, descriptor: int) -> int:
+        """Remove bytes that were never proven, if there are any; returns the offset.
+
+        The upload's lock must be held, and `descriptor` be its file.
+        """
+        size = os.fstat(descriptor).st_size
+        start = self._pending(upload.id)
+        if start is None:
+            return size
+        proven = min(start, size)
+        if proven < size:
+            os.ftruncate(descriptor, proven)
+            # Truncation frees the reservation behind the end.
+            reserve(descriptor, proven, (upload.length or proven) - proven)
+            os.fsync(descriptor)
+        self._sidecars.remove(upload.id, Kind.PENDING)
+        return proven
 
     def durable_offset(self, upload_id: str) -> int | None:
         """The offset after everything up to it has reached the disk.
@@ -140,7 +183,7 @@ class UploadStore(TusStorage):
         except FileNotFoundError:
             return None
         try:
-            offset = os.fstat(descriptor).st_size
+            offset = self._proven(upload_id, lambda: os.fstat(descriptor).st_size)
             if self.durable:
                 os.fdatasync(descriptor)
         finally:
@@ -208,7 +251,7 @@ class UploadStore(TusStorage):
     def erase(self, upload_id: str) -> int:
         """Remove all of an upload; returns the bytes freed (the lock must be held)."""
         # The sidecar goes first: from then on the upload does not exist, whatever is left of it.
-        self._sidecars.remove(upload_id, Kind.INFO, Kind.OUTCOME, Kind.DIGEST, Kind.CANCEL)
+        self._sidecars.remove(upload_id, *Kind)
         return self.erase_data(upload_id)
 
     def ids(self) -> list[UploadId]:

@@ -23,6 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from server.space import MIB
 
 EXTENSION: Final = "tusboat.body"
+# Header fields that came behind a chunked body, as a list of (name, value); complete at its end.
+TRAILERS: Final = "tusboat.trailers"
 # What a sender that does not listen may still send after our answer, and for how long.
 _LINGER_BYTES: Final = 64 * MIB
 _LINGER_SECONDS: Final = 2.0
@@ -102,14 +104,28 @@ class WireProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
+    def on_message_begin(self) -> None:
+        """A new request: what comes first are headers."""
+        super().on_message_begin()
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep what comes behind the body apart: the application has its headers already."""
+        if self._trailers is None:
+            super().on_header(name, value)
+        else:
+            self._trailers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
-        """Offer the extension where the body's extent is plain."""
+        """Offer the extensions where the body's extent is plain."""
         super().on_headers_complete()
         cycle = self.cycle
+        self._trailers = []
+        extensions = cast(dict[str, Any], self.scope.setdefault("extensions", {}))
+        extensions[TRAILERS] = self._trailers
         cycle.transport = cast(asyncio.Transport, _LingeringTransport(self, cycle))
         length = _plain_content_length(self.headers)
         if length and self.scheme == "http" and self.scope["http_version"] == "1.1":
-            extensions = cast(dict[str, Any], self.scope.setdefault("extensions", {}))
             extensions[EXTENSION] = BodySocket(self, cycle, length)
 
     def on_body(self, body: bytes) -> None:

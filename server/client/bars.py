@@ -15,17 +15,28 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 from hooks.record import StepRecord, StepState
 from server.client.display import Display, printable, step_words
+from server.client.sizes import format_size
 
 _REFRESH_SECONDS: Final = 0.1
+
+
+class _SpeedColumn(ProgressColumn):
+    """Bytes a second in the same binary units as the sizes beside it (rich's own are decimal)."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{format_size(speed)}/s" if speed else "", style="progress.data.speed")
 
 
 class BarsDisplay(Display):
@@ -40,7 +51,7 @@ class BarsDisplay(Display):
             BarColumn(),
             TaskProgressColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _SpeedColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self._console,
         )

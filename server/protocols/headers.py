@@ -29,6 +29,9 @@ UPLOAD_METADATA: Final = "Upload-Metadata"
 UPLOAD_EXPIRES: Final = "Upload-Expires"
 METHOD_OVERRIDE: Final = "X-HTTP-Method-Override"
 REPR_DIGEST: Final = "Repr-Digest"
+UPLOAD_CHECKSUM: Final = "Upload-Checksum"
+TUS_CHECKSUM_ALGORITHM: Final = "Tus-Checksum-Algorithm"
+TRAILER: Final = "Trailer"
 CONTENT_LENGTH: Final = "Content-Length"
 CONTENT_TYPE: Final = "Content-Type"
 LOCATION: Final = "Location"
@@ -46,6 +49,8 @@ TUS_EXTENSIONS: Final = (
     "creation-with-upload",
     "creation-defer-length",
     "expiration",
+    "checksum",
+    "checksum-trailer",
     "termination",
 )
 
@@ -60,6 +65,8 @@ _DIGITS = re.compile(r"[0-9]{1,19}")
 # RFC 8941: a dictionary member whose value is a byte sequence; parameters are refused.
 _DIGEST_MEMBER = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):")
 _DIGEST_BYTES: Final = {"md5": 16, "sha256": 32}
+# The algorithms of Upload-Checksum, and the size of their digests.
+CHECKSUM_BYTES: Final = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64, "crc32": 4}
 _REPR_DIGEST_NAMES: Final = {"md5": "md5", "sha-256": "sha256"}
 
 
@@ -184,6 +191,32 @@ def promised_digests(pairs: Mapping[str, str]) -> dict[str, str]:
         for name in _DIGEST_BYTES
         if pairs.get(name)
     }
+
+
+def checksum(value: str) -> tuple[str, bytes]:
+    """Upload-Checksum: the algorithm (one that we know) and the digest.
+
+    Raises:
+        BadRequest: an unknown algorithm, or not Base64 of its digest's size.
+
+    Spec: tus 1.0.0, Checksum.
+    """
+    algorithm, _, encoded = value.strip().partition(" ")
+    if algorithm not in CHECKSUM_BYTES:
+        raise BadRequest(
+            f"header {UPLOAD_CHECKSUM}: algorithm {algorithm!r} is not known here",
+            f"one of {', '.join(CHECKSUM_BYTES)}",
+        )
+    try:
+        decoded = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        decoded = b""
+    if len(decoded) != CHECKSUM_BYTES[algorithm]:
+        raise BadRequest(
+            f"header {UPLOAD_CHECKSUM}: {encoded!r} is not a {algorithm} digest",
+            f"send Base64 of {CHECKSUM_BYTES[algorithm]} bytes",
+        )
+    return algorithm, decoded
 
 
 def digest(name: str, text: str, *, header: str) -> str:

@@ -20,6 +20,7 @@ from server.auth import Action, Caller, Callers
 from server.errors import (
     BadRequest,
     BodyTimeout,
+    ChecksumMismatch,
     Evicted,
     TooLarge,
     Unavailable,
@@ -27,10 +28,12 @@ from server.errors import (
     UnsupportedVersion,
 )
 from server.intake import Ending, Received
+from server.proof import Checksum, Proof
 from server.protocols import headers as h
 from server.reception import Appended, Found, Reception
 from server.termination import Termination
 from server.upload import Upload, new_upload_id
+from server.wire import TRAILERS
 
 FILES: Final = "/files/"
 ITEM_METHODS: Final = ("HEAD", "PATCH", "DELETE", "OPTIONS")
@@ -77,7 +80,11 @@ class TusProtocol:
 
         Spec: tus 1.0.0, OPTIONS.
         """
-        headers = {h.TUS_VERSION: h.TUS_1_0_0, h.TUS_EXTENSION: h.joined(h.TUS_EXTENSIONS)}
+        headers = {
+            h.TUS_VERSION: h.TUS_1_0_0,
+            h.TUS_EXTENSION: h.joined(h.TUS_EXTENSIONS),
+            h.TUS_CHECKSUM_ALGORITHM: h.joined(h.CHECKSUM_BYTES),
+        }
         if self._reception.max_size:
             headers[h.TUS_MAX_SIZE] = str(self._reception.max_size)
         return _answer(HTTPStatus.NO_CONTENT, headers)
@@ -94,16 +101,23 @@ class TusProtocol:
         caller = self._caller(request)
         upload = _described(request, caller)
         with_upload = _check_body(request, upload)
+        proof = _proof(request)
         found = await self._reception.create(upload, caller)
         headers = {h.LOCATION: f"{self._public_url}{FILES}{upload.id}"}
         if with_upload:
-            appended = await self._reception.append(
-                request,
-                found,
-                0,
-                amend=_unchanged,
-                declared=h.size(request.headers, h.CONTENT_LENGTH),
-            )
+            try:
+                appended = await self._reception.append(
+                    request,
+                    found,
+                    0,
+                    amend=_unchanged,
+                    declared=h.size(request.headers, h.CONTENT_LENGTH),
+                    proof=proof,
+                )
+            except ChecksumMismatch as error:
+                # The upload is there, empty: the sender may send the right bytes to it.
+                error.headers |= headers
+                raise
             # The sender learns where its upload is also when the body broke off: it resumes there.
             found = appended.found
             if appended.received.ending is Ending.OVERLONG:
@@ -145,6 +159,7 @@ class TusProtocol:
             raise BadRequest(f"PATCH without {h.UPLOAD_OFFSET}", "say where the bytes belong")
         length = h.size(request.headers, h.UPLOAD_LENGTH)
         promised = h.repr_digest(request.headers)
+        proof = _proof(request)
         found = await self._reception.receivable(request.path_params["id"], caller, Action.WRITE)
 
         def amend(upload: Upload) -> Upload:
@@ -152,7 +167,12 @@ class TusProtocol:
 
         amend(found.upload)
         appended = await self._reception.append(
-            request, found, offset, amend=amend, declared=h.size(request.headers, h.CONTENT_LENGTH)
+            request,
+            found,
+            offset,
+            amend=amend,
+            declared=h.size(request.headers, h.CONTENT_LENGTH),
+            proof=proof,
         )
         if appended.received.ending is not Ending.COMPLETE:
             raise _refusal(appended)
@@ -226,6 +246,30 @@ def _check_body(request: Request, upload: Upload) -> bool:
             f"body of {declared} bytes: the upload has {upload.length}", "send no more than that"
         )
     return True
+
+
+def _proof(request: Request) -> Proof | None:
+    """The checksum of this request's bytes, from its header or announced for its trailer.
+
+    Spec: tus 1.0.0, Checksum, Checksum Trailer.
+    """
+    text = h.single(request.headers, h.UPLOAD_CHECKSUM)
+
+    def trailer() -> Checksum:
+        fields = (request.scope.get("extensions") or {}).get(TRAILERS, [])
+        values = [value for name, value in fields if name == h.UPLOAD_CHECKSUM.lower().encode()]
+        if len(values) != 1:
+            raise BadRequest(
+                f"trailer {h.UPLOAD_CHECKSUM}: {len(values)} came", "send the announced one, once"
+            )
+        return Checksum(*h.checksum(values[0].decode("latin-1")))
+
+    if text is not None:
+        return Proof(Checksum(*h.checksum(text)), trailer)
+    announced = (h.single(request.headers, h.TRAILER) or "").lower().split(",")
+    if h.UPLOAD_CHECKSUM.lower() in (name.strip() for name in announced):
+        return Proof(None, trailer)
+    return None
 
 
 def _lengthened(upload: Upload, length: int | None) -> Upload:
