@@ -7,7 +7,7 @@ Must not know: how a part does its work.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -16,6 +16,7 @@ import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,7 +25,12 @@ from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden
 from server.auth import Callers
 from server.election import elected
 from server.errors import BadRequest, Forbidden, ServerError, Unavailable
-from server.protocols.headers import PROBLEM_JSON, RETRY_AFTER
+from server.protocols.headers import (
+    CORS_ANSWER_HEADERS,
+    CORS_REQUEST_HEADERS,
+    PROBLEM_JSON,
+    RETRY_AFTER,
+)
 from server.protocols.tus import FILES, TusProtocol, common_headers
 from server.runtime import Runtime
 from server.uploads_api import UploadsApi
@@ -35,6 +41,7 @@ logger = logging.getLogger(__name__)
 _TUS_METHODS: Final = ["POST", "HEAD", "PATCH", "DELETE", "OPTIONS", "GET"]
 # Events of the last requests still reach Redis, but a Redis that is away does not hold the exit up.
 _DRAIN_SECONDS: Final = 2.0
+_PREFLIGHT_SECONDS: Final = 24 * 3600
 
 
 class Application:
@@ -71,7 +78,7 @@ class Application:
                 Route("/livez", self._livez),
                 Route("/readyz", self._readyz),
             ],
-            middleware=[Middleware(CloseUnread)],
+            middleware=[_cors(runtime.settings.cors_origins), Middleware(CloseUnread)],
             exception_handlers=_ANSWERS,
             lifespan=self._lifespan,
         )
@@ -125,6 +132,21 @@ class Application:
             {"status": "stopping" if stopping else "ready", "redis": redis},
             HTTPStatus.SERVICE_UNAVAILABLE if stopping else HTTPStatus.OK,
         )
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """Pages of these origins may send every header of the protocols, and read every answer's.
+
+    Callers are known by a bearer token, so no origin is ever allowed to use a browser's cookies.
+    """
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=[*_TUS_METHODS],
+        allow_headers=CORS_REQUEST_HEADERS,
+        expose_headers=CORS_ANSWER_HEADERS,
+        max_age=_PREFLIGHT_SECONDS,
+    )
 
 
 def _problem(request: Request, error: ServerError) -> Response:

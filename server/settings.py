@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         "",
         description="What clients see before `/files/`, if a proxy changes it. Empty: paths.",
     )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Web origins (`https://console.example`) whose pages may use this server. "
+        "In the environment as JSON.",
+    )
     tokens_file: Path | None = Field(
         None, description="TOML file of callers: `[[token]] name, sha256, repositories, admin`."
     )

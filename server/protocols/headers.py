@@ -43,6 +43,48 @@ LAST_EVENT_ID: Final = "Last-Event-ID"
 CONNECTION: Final = "Connection"
 ALLOW: Final = "Allow"
 
+# What a page of another origin may send, and may read, over all protocols.
+CORS_REQUEST_HEADERS: Final = (
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    LAST_EVENT_ID,
+    METHOD_OVERRIDE,
+    "X-Request-ID",
+    TUS_RESUMABLE,
+    UPLOAD_OFFSET,
+    UPLOAD_LENGTH,
+    UPLOAD_DEFER_LENGTH,
+    UPLOAD_METADATA,
+    UPLOAD_CHECKSUM,
+    "Upload-Concat",
+    REPR_DIGEST,
+    "Content-Digest",
+    "Want-Repr-Digest",
+    "Upload-Draft-Interop-Version",
+    "Upload-Complete",
+    "Upload-Incomplete",
+)
+CORS_ANSWER_HEADERS: Final = (
+    LOCATION,
+    RETRY_AFTER,
+    TUS_RESUMABLE,
+    TUS_VERSION,
+    TUS_EXTENSION,
+    TUS_MAX_SIZE,
+    TUS_CHECKSUM_ALGORITHM,
+    UPLOAD_OFFSET,
+    UPLOAD_LENGTH,
+    UPLOAD_DEFER_LENGTH,
+    UPLOAD_METADATA,
+    UPLOAD_EXPIRES,
+    "Upload-Concat",
+    REPR_DIGEST,
+    "Upload-Draft-Interop-Version",
+    "Upload-Complete",
+    "Upload-Incomplete",
+    "Upload-Limit",
+)
+
 TUS_1_0_0: Final = "1.0.0"
 TUS_EXTENSIONS: Final = (
     "creation",
