@@ -6,6 +6,7 @@ Must not know: who calls it, and when (the hooks' timer and `tusboat gc` do).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from anyio import to_thread
 
 from hooks.events import UploadEnded, UploadEvent, UploadRemoved
 from hooks.ports import Swept
-from hooks.record import Status
+from hooks.record import Record, Status, rfc3339
 from server.errors import NotFound, UploadLocked
 from server.locker import Locker
 from server.reception import Found, Reception
@@ -53,6 +54,13 @@ class Expiry:
         self._emit = emit
         self._times = times
 
+    def dated(self, outcome: Record) -> Record:
+        """The outcome, saying until when its archive is kept (if it is)."""
+        if not _keeps_archive(outcome):
+            return replace(outcome, expires_at=None)
+        until = time.time() + self._times.finished_ttl_hours * _HOUR_SECONDS
+        return replace(outcome, expires_at=rfc3339(until))
+
     async def sweep(self, *, dry_run: bool) -> list[Swept]:
         """Remove what is due (or, with `dry_run`, only say what would be)."""
         swept = []
@@ -83,10 +91,7 @@ class Expiry:
         age = self._store.outcome_age_seconds(upload_id) or 0.0
         if self._store.measure(upload_id) is None:
             return "history" if age > self._times.history_days * _DAY_SECONDS else None
-        kept = found.outcome.status is Status.FAILED or (
-            found.outcome.status is Status.DONE and found.upload.image is None
-        )
-        if not kept:
+        if not _keeps_archive(found.outcome):
             # A kill between the outcome and the archive's removal left it.
             return f"archive of a {found.outcome.status} upload"
         return (
@@ -123,6 +128,13 @@ class Expiry:
         await to_thread.run_sync(self._store.erase, upload_id)
         self._emit(UploadRemoved(upload_id, found.upload.owner))
         return [Swept(upload_id, reason, 0)]
+
+
+def _keeps_archive(outcome: Record) -> bool:
+    """Whether the archive stays for a while: to be tried again, or because nothing was pushed."""
+    return outcome.status is Status.FAILED or (
+        outcome.status is Status.DONE and outcome.image is None
+    )
 
 
 def _remove_leftover(path: Path, dry_run: bool) -> Swept:

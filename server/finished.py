@@ -24,10 +24,11 @@ from server.store import UploadStore
 class StoredUpload:
     """One whole upload without an outcome (a `FinishedUpload`)."""
 
-    def __init__(self, store: UploadStore, locker: Locker, found: Found) -> None:
+    def __init__(self, store: UploadStore, locker: Locker, expiry: Expiry, found: Found) -> None:
         """Describe what was found."""
         self._store = store
         self._locker = locker
+        self._expiry = expiry
         self._found = found
 
     @property
@@ -83,8 +84,8 @@ class StoredUpload:
         return await to_thread.run_sync(self._store.cancel_requested, self.id)
 
     async def record_outcome(self, outcome: Record) -> None:
-        """Write the end of this upload to disk."""
-        await to_thread.run_sync(self._store.record_outcome, outcome)
+        """Write the end of this upload to disk, with the time until which its archive is kept."""
+        await to_thread.run_sync(self._store.record_outcome, self._expiry.dated(outcome))
 
     async def discard(self) -> None:
         """Remove the data file."""
@@ -122,7 +123,7 @@ class StoredUploads:
     async def get(self, upload_id: str) -> StoredUpload | None:
         """A whole upload without an outcome."""
         found = await to_thread.run_sync(self._found, upload_id)
-        return StoredUpload(self._store, self._locker, found) if found else None
+        return StoredUpload(self._store, self._locker, self._expiry, found) if found else None
 
     async def outcome(self, upload_id: str) -> Record | None:
         """How the upload ended, if it ended."""

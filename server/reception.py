@@ -388,18 +388,28 @@ class Reception:
 
         Raises:
             Conflict: it did not fail, or its archive is gone.
+            UploadLocked: somebody works on it.
         """
-        if found.outcome is None or found.outcome.status is not Status.FAILED:
-            raise Conflict(
-                f"retry: the upload is {found.record().status}",
-                "only a failed upload can be tried again",
-            )
-        if await to_thread.run_sync(self.store.measure, found.upload.id) is None:
-            raise Conflict("retry: the archive is gone", "send it again")
-        await to_thread.run_sync(self.store.forget_outcome, found.upload.id)
-        reopened = replace(found, outcome=None)
+        _check_failed(found)
+        try:
+            async with self.locker.hold(found.upload.id):
+                # Only now: a sweep, or another retry, may have come first.
+                current = await self._current(found.upload.id)
+                _check_failed(current)
+                await to_thread.run_sync(self.store.forget_outcome, found.upload.id)
+        except NotFound as error:
+            raise Conflict("retry: the archive is gone", "send it again") from error
+        reopened = replace(current, outcome=None)
         self._emit(UploadFinished(reopened.record()))
         return reopened
+
+
+def _check_failed(found: Found) -> None:
+    if found.outcome is None or found.outcome.status is not Status.FAILED:
+        raise Conflict(
+            f"retry: the upload is {found.record().status}",
+            "only a failed upload can be tried again",
+        )
 
 
 def _check_digest(promised: Checksum, found: bytes) -> None:

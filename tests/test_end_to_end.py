@@ -277,6 +277,7 @@ def test_without_image_it_is_verified_and_kept(wired: LiveServer, tmp_path: Path
     upload = upload_by_tuspy(wired, path, {"filename": "anything.bin"})
     document = ended(wired, upload)
     assert (document["status"], document["results"]) == ("done", [])
+    assert document["expires_at"] > document["updated_at"]
     stored = wired.data_dir / "uploads" / upload.rsplit("/", 1)[-1]
     assert stored.read_bytes() == path.read_bytes()
     assert ask(wired.port, "DELETE", upload, TUS).status == 204

@@ -287,6 +287,7 @@ def test_termination_stops_an_active_sender(server: LiveServer) -> None:
         place = {**TUS, **OCTETS, "Upload-Offset": "0", "Content-Length": str(2**30)}
         raw.head("PATCH", upload, place)
         raw.send(bytes(2**20))
+        wait_until(lambda: status(server.port, upload)["offset"] == 2**20, what="1 MiB")
         assert ask(server.port, "DELETE", upload, TUS).status == 204
         assert raw.answer("PATCH").status == 409
 
