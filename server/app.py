@@ -31,7 +31,8 @@ from server.protocols.headers import (
     PROBLEM_JSON,
     RETRY_AFTER,
 )
-from server.protocols.tus import FILES, TusProtocol, common_headers
+from server.protocols.location import FILES, Locations
+from server.protocols.tus import TusProtocol, common_headers
 from server.runtime import Runtime
 from server.uploads_api import UploadsApi
 from server.wire import CloseUnread
@@ -52,8 +53,13 @@ class Application:
         self._runtime = runtime
         self._stop = anyio.Event()
         self._worked = anyio.Event()
+        settings = runtime.settings
         tus = TusProtocol(
-            runtime.reception, runtime.termination, callers, public_url=runtime.settings.public_url
+            runtime.reception,
+            runtime.termination,
+            callers,
+            Locations(settings.public_url, settings.trusted_proxies),
+            downloads=settings.downloads,
         )
         api = UploadsApi(
             runtime.reception,
@@ -78,7 +84,7 @@ class Application:
                 Route("/livez", self._livez),
                 Route("/readyz", self._readyz),
             ],
-            middleware=[_cors(runtime.settings.cors_origins), Middleware(CloseUnread)],
+            middleware=[_cors(settings.cors_origins), Middleware(CloseUnread)],
             exception_handlers=_ANSWERS,
             lifespan=self._lifespan,
         )

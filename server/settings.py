@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,6 +129,15 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "",
         description="What clients see before `/files/`, if a proxy changes it. Empty: paths.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (),
+        description="Networks of proxies whose `X-Forwarded-Proto`, `-Host` and `-Prefix` make the "
+        "Location absolute. In the environment as JSON.",
+    )
+    downloads: bool = Field(
+        False,
+        description="`GET /files/ID` gives a whole archive back, with Range, while it is kept.",
     )
     cors_origins: tuple[str, ...] = Field(
         (),

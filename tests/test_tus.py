@@ -369,6 +369,44 @@ def test_public_url(serve: Serve) -> None:
     assert location.startswith("https://console.example/tusboat/files/")
 
 
+def test_a_trusted_proxy_says_what_clients_see(serve: Serve) -> None:
+    forwarded = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "console.example:8443, inner",
+        "X-Forwarded-Prefix": "/tusboat/",
+    }
+    trusting = serve(trusted_proxies=["127.0.0.0/8"])
+    location = create(trusting.port, 1, forwarded)
+    assert location.startswith("https://console.example:8443/tusboat/files/")
+    for odd in ({"X-Forwarded-Host": "a/b"}, {"X-Forwarded-Proto": "javascript"}):
+        assert create(trusting.port, 1, {**forwarded, **odd}).startswith("/files/")
+    other = serve(trusted_proxies=["10.0.0.0/8"], data_dir=trusting.data_dir / "other")
+    assert create(other.port, 1, forwarded).startswith("/files/")
+
+
+def test_downloads(serve: Serve) -> None:
+    server = serve(downloads=True)
+    upload = create(server.port, 8, metadata(filename='x"; evil="<b>.html', filetype="text/html"))
+    assert ask(server.port, "GET", upload).status == 404
+    append(server.port, upload, 0, b"12345678")
+    whole = ask(server.port, "GET", upload)
+    assert (whole.status, whole.body) == (200, b"12345678")
+    assert whole["Content-Type"] == "application/octet-stream"
+    assert whole["Content-Disposition"].startswith("attachment;")
+    assert "<" not in whole["Content-Disposition"]
+    part = ask(server.port, "GET", upload, {"Range": "bytes=2-4"})
+    assert (part.status, part.body, part["Content-Range"]) == (206, b"345", "bytes 2-4/8")
+    assert ask(server.port, "GET", upload, {"Range": "bytes=9-"}).status == 416
+    wait_until(lambda: status(server.port, upload)["status"] == "done", what="done")
+    ask(server.port, "DELETE", upload, TUS)
+    assert ask(server.port, "GET", upload).status == 404
+
+
+def test_no_downloads_by_default(server: LiveServer) -> None:
+    upload = create(server.port, 0)
+    assert ask(server.port, "GET", upload).status == 405
+
+
 def test_expiry(serve: Serve) -> None:
     server = serve(unfinished_ttl_hours=1 / 3600)
     upload = create(server.port, 8)

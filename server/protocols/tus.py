@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
+from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from server.auth import Action, Caller, Callers
 from server.errors import (
@@ -22,6 +23,7 @@ from server.errors import (
     BodyTimeout,
     ChecksumMismatch,
     Evicted,
+    NotFound,
     TooLarge,
     Unavailable,
     UnsupportedMediaType,
@@ -30,12 +32,12 @@ from server.errors import (
 from server.intake import Ending, Received
 from server.proof import Checksum, Proof
 from server.protocols import headers as h
+from server.protocols.location import Locations
 from server.reception import Appended, Found, Reception
 from server.termination import Termination
 from server.upload import Upload, new_upload_id
 from server.wire import TRAILERS
 
-FILES: Final = "/files/"
 ITEM_METHODS: Final = ("HEAD", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -48,13 +50,20 @@ class TusProtocol:
     """The verbs of tus over the reception."""
 
     def __init__(
-        self, reception: Reception, termination: Termination, callers: Callers, *, public_url: str
+        self,
+        reception: Reception,
+        termination: Termination,
+        callers: Callers,
+        locations: Locations,
+        *,
+        downloads: bool,
     ) -> None:
-        """Wire the parts; `public_url` stands in front of every Location when it is set."""
+        """Wire the parts; with `downloads`, GET gives a whole upload back."""
         self._reception = reception
         self._termination = termination
         self._callers = callers
-        self._public_url = public_url.rstrip("/")
+        self._locations = locations
+        self._downloads = downloads
 
     async def collection(self, request: Request) -> Response:
         """`/files/`: OPTIONS tells what is spoken, POST creates."""
@@ -73,6 +82,8 @@ class TusProtocol:
                 return await self._patch(request)
             case "DELETE":
                 return await self._delete(request)
+            case "GET" if self._downloads:
+                return await self._get(request)
         return _answer(HTTPStatus.METHOD_NOT_ALLOWED, {h.ALLOW: h.joined(ITEM_METHODS)})
 
     def _options(self) -> Response:
@@ -103,7 +114,7 @@ class TusProtocol:
         with_upload = _check_body(request, upload)
         proof = _proof(request)
         found = await self._reception.create(upload, caller)
-        headers = {h.LOCATION: f"{self._public_url}{FILES}{upload.id}"}
+        headers = {h.LOCATION: self._locations.of(request, upload.id)}
         if with_upload:
             try:
                 appended = await self._reception.append(
@@ -178,6 +189,24 @@ class TusProtocol:
             raise _refusal(appended)
         headers = {h.UPLOAD_OFFSET: str(appended.found.offset)}
         return _answer(HTTPStatus.NO_CONTENT, headers, appended.found)
+
+    async def _get(self, request: Request) -> Response:
+        """The whole archive, while it is kept; no part of tus, so no version is asked for.
+
+        Spec: RFC 9110, section 14 (Range).
+        """
+        caller = self._callers.identify(request.headers)
+        found = await self._reception.receivable(request.path_params["id"], caller, Action.READ)
+        path = self._reception.store.path(found.upload.id)
+        if not found.finished or not await to_thread.run_sync(path.exists):
+            raise NotFound("the archive is not here: unfinished, or removed", "ask its status")
+        # Whatever was sent, a browser stores it and never shows or runs it.
+        return FileResponse(
+            path,
+            media_type="application/octet-stream",
+            filename=found.upload.filename,
+            headers={"X-Content-Type-Options": "nosniff", h.CACHE_CONTROL: "no-store"},
+        )
 
     async def _delete(self, request: Request) -> Response:
         """Terminate: stop whoever writes or works on it, free its space.
