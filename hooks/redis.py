@@ -42,7 +42,11 @@ _MAX_DELAY_SECONDS = 1.0
 _ONCE_SECONDS = 120
 
 _UNREACHABLE = (exceptions.ConnectionError, exceptions.TimeoutError)
-_LOGIN_REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_LOGIN_REFUSED = (
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
 # A Redis that is there but takes no writes: disk full, memory full, a replica. A script's error
 # carries the word inside its text.
 _WRITES_REFUSED = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError)

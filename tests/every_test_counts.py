@@ -23,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start counting."""
+    if config.inipath is None:
+        # pytest looks for it above every path among the arguments, options' values included.
+        raise pytest.UsageError("the project's configuration was not read; is it `--tally=FILE`?")
     config.pluginmanager.register(_Count(config))
 
 

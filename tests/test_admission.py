@@ -12,7 +12,7 @@ from buildah.registry import Registries, Registry
 from hooks.admission import Admission
 from hooks.errors import AdmissionRefused, ImageForbidden, InvalidImage
 from tests.archives import write_docker_archive
-from tests.registries import RunningRegistry, free_port, plain_registry
+from tests.registries import RunningRegistry, free_port, needs_containers, plain_registry
 from tests.workers import Setup, bench, one_redis, setup, working
 
 __all__ = ["one_redis", "plain_registry", "setup"]
@@ -134,6 +134,7 @@ async def test_exists_tells_the_digest_that_is_there(
         assert await parts.admission.exists(f"{plain_registry.host}/team/none:1") is None
 
 
+@needs_containers
 @pytest.mark.anyio
 async def test_exists_refuses_and_fails_by_name(tmp_path: Path) -> None:
     host = f"127.0.0.1:{free_port()}"

@@ -74,7 +74,7 @@ def test_without_a_terminal_it_proves_the_image_and_stops_everything(tmp_path: P
     assert_nothing_is_left(done.stdout, tmp_path)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
 def test_on_a_terminal_the_server_stays_until_it_is_told_to_stop(
     tmp_path: Path, stop: signal.Signals
 ) -> None:
