@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 # Events that one slow subscriber may have waiting before it has to read them from the stream again.
 _MAX_BUFFERED = 1_000
 _PAGE = 200
+# Ids by which the feed knows a stream again that lost its end: seconds of the busiest time.
+_MAX_REMEMBERED = 5_000
 
 _BEGINNING = "0-0"
 _EVENT_ID = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?", re.ASCII)
@@ -58,20 +60,25 @@ class EventFeed:
         """Read through this client, once `run` runs."""
         self._redis = redis
         self._subscriptions: set[Subscription] = set()
+        self._cursor: str | None = None
+        self._seen: deque[str] = deque(maxlen=_MAX_REMEMBERED)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Read for ever, over every loss of Redis. `task_status` is told when reading began."""
         delays = backoff_seconds()
         while True:
             try:
-                cursor = await self.newest_id()
-                # What came while nobody read: each finds it in the stream.
-                for subscription in self._subscriptions:
-                    subscription.catch_up()
+                if self._cursor is None:
+                    self._cursor = await self.newest_id()
+                    self._seen.append(self._cursor)
+                    # What came while nobody read: each finds it in the stream.
+                    for subscription in self._subscriptions:
+                        subscription.catch_up()
                 task_status.started()
                 task_status = anyio.TASK_STATUS_IGNORED
-                delays = backoff_seconds()
-                await self._read_from(cursor)
+                while True:
+                    self._cursor = await self._read(self._cursor)
+                    delays = backoff_seconds()
             except CoordinationLost as error:
                 logger.warning("events_lost cause=%s", error)
             await anyio.sleep(next(delays))
@@ -117,23 +124,32 @@ class EventFeed:
         entries: Any = await self._redis.xrange(key, min=f"({after}", count=_PAGE)
         return [_event(entry_id, fields) for entry_id, fields in entries]
 
-    async def _read_from(self, cursor: str) -> None:
+    async def _read(self, cursor: str) -> str:
+        """Hand on what came after the cursor, if anything comes soon; the cursor to go on from."""
         block_ms = round(BLOCK_SECONDS * 1000)
-        while True:
-            streams: Any = await self._redis.xread(
-                {Keys.EVENTS: cursor}, count=_PAGE, block=block_ms
-            )
-            for _, entries in streams:
-                for entry_id, fields in entries:
-                    cursor = entry_id
-                    event = _event(entry_id, fields)
-                    for subscription in self._subscriptions:
-                        subscription.offer(event)
-            # Redis lost everything and its clock is behind: the ids begin again, lower.
-            if not streams and _order(await self.newest_id()) < _order(cursor):
-                cursor = _BEGINNING
+        streams: Any = await self._redis.xread({Keys.EVENTS: cursor}, count=_PAGE, block=block_ms)
+        for _, entries in streams:
+            for entry_id, fields in entries:
+                cursor = entry_id
+                self._seen.append(cursor)
+                event = _event(entry_id, fields)
                 for subscription in self._subscriptions:
-                    subscription.begin(_BEGINNING, replay=True)
+                    subscription.offer(event)
+        return cursor if streams else await self._after_silence(cursor)
+
+    async def _after_silence(self, cursor: str) -> str:
+        """Go back when the stream does not reach as far as we had read: Redis lost some, or all."""
+        newest = await self.newest_id()
+        if _order(newest) >= _order(cursor):
+            return cursor
+        # A newest that is not known is new itself: another stream, and a clock that is behind.
+        cursor = newest if newest in self._seen else _BEGINNING
+        logger.warning("events_rewound to=%s", cursor)
+        self._seen.clear()
+        self._seen.append(cursor)
+        for subscription in self._subscriptions:
+            subscription.rewind(cursor)
+        return cursor
 
 
 class Subscription:
@@ -155,11 +171,16 @@ class Subscription:
         self._changed = anyio.Event()
 
     def begin(self, after: str, *, replay: bool) -> None:
-        """Go on after this id, with what the stream has of it or only with what comes."""
+        """Begin after this id, with what the stream has of it or only with what comes."""
         self._after = after
-        self._ready.clear()
         if replay:
             self.catch_up()
+
+    def rewind(self, cursor: str) -> None:
+        """Go on from the cursor, unless not even that was reached: what came later is lost."""
+        self._after = min(self._after, cursor, key=_order)
+        self._ready.clear()
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Read from the stream what was missed."""

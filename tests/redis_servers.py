@@ -161,6 +161,18 @@ def proxied(server: RedisServer) -> Iterator[tuple[CuttingProxy, str]]:
         yield proxy, f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0"
 
 
+async def written(redis: Client) -> None:
+    """Return when what Redis answered so far survives its end.
+
+    While a slow disk is busy, `appendfsync everysec` answers up to two seconds ahead of the file.
+    """
+
+    async def nothing_waits() -> bool:
+        return bool((await redis.info("persistence"))["aof_buffer_length"] == 0)
+
+    await until(nothing_waits)
+
+
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
     """Return when the condition holds; it has to within so long."""
     with anyio.fail_after(seconds):

@@ -253,6 +253,30 @@ async def test_flushall_ends_no_subscription(
             await redis.flushall()
 
 
+async def test_a_stream_that_lost_its_end_is_not_told_again(
+    redis: Client, feed: EventFeed, status: StatusStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def rewound() -> bool:
+        return "events_rewound" in caplog.text
+
+    async with feed.subscribe() as subscription, feed.subscribe("0-0") as slow:
+        await say(status, *range(10))
+        seen = await take(subscription, 10)
+        assert lines(await take(slow, 3)) == ["0", "1", "2"]
+        # As after a crash: the last three were answered, but not yet on disk.
+        kept = await redis.xrange(Keys.EVENTS, count=7)
+        await redis.delete(Keys.EVENTS)
+        for entry_id, fields in kept:
+            await redis.xadd(Keys.EVENTS, fields, id=entry_id)
+        await until(rewound)
+        await say(status, "after")
+        assert lines(await take(subscription, 1)) == ["after"]
+        assert lines(await take(slow, 5)) == ["3", "4", "5", "6", "after"]
+        assert await nothing_comes(subscription)
+    async with feed.subscribe(seen[6].id) as returned:
+        assert lines(await take(returned, 1)) == ["after"]
+
+
 async def test_a_lost_stream_and_a_clock_that_went_back(
     redis: Client, feed: EventFeed, status: StatusStore
 ) -> None:

@@ -11,7 +11,7 @@ from hooks.queue import Delivery, Depth, JobQueue
 from hooks.record import Record, Status, utc_now
 from hooks.redis import Client, Keys, connect
 from hooks.status import StatusStore
-from tests.redis_servers import RedisServer, proxied, redis, redis_server, until
+from tests.redis_servers import RedisServer, proxied, redis, redis_server, until, written
 
 __all__ = ["redis", "redis_server"]
 pytestmark = pytest.mark.anyio
@@ -344,6 +344,7 @@ async def test_a_killed_redis_keeps_the_queue(redis_server: RedisServer, redis: 
     again = await taken_over(one)
     assert again.deliveries == 3
     await one.enqueue("b")
+    await written(redis)
     redis_server.kill()
     redis_server.start()
     assert not await one.heartbeat(running)
@@ -356,6 +357,7 @@ async def test_a_killed_redis_keeps_the_queue(redis_server: RedisServer, redis: 
     assert (waiting.upload_id, waiting.deliveries) == ("b", 1)
     assert await one.finalize(again, record("a"))
     status = StatusStore(redis)
+    await written(redis)
     redis_server.kill()
     redis_server.start()
     assert await one.enqueue("a")
@@ -505,7 +507,7 @@ async def test_a_finalize_whose_answer_is_lost_is_true(
         client = connect(url)
         queue = JobQueue(client, "one")
         delivery = await claimed(queue, "a")
-        proxy.lose_answer_after(proxy.bytes_up + 1)
+        proxy.lose_answer_after(0)
         assert await queue.finalize(delivery, record("a"))
         assert proxy.connections > 1
         await client.aclose()
@@ -520,7 +522,7 @@ async def test_a_taking_over_whose_answer_is_lost_is_true_and_counts_once(
         client = connect(url)
         queue = JobQueue(client, "two")
         (pending,) = await queue.pending()
-        proxy.lose_answer_after(proxy.bytes_up + 1)
+        proxy.lose_answer_after(0)
         delivery = await queue.take_over(pending)
         assert proxy.connections > 1
         assert delivery is not None

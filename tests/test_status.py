@@ -17,7 +17,7 @@ from hooks.record import (
 )
 from hooks.redis import Client, Keys
 from hooks.status import KEPT_SECONDS, StatusStore
-from tests.redis_servers import RedisServer, redis, redis_server
+from tests.redis_servers import RedisServer, redis, redis_server, written
 
 __all__ = ["redis", "redis_server"]
 pytestmark = pytest.mark.anyio
@@ -187,6 +187,7 @@ async def test_a_killed_redis_keeps_documents_and_events(
     for number in range(100):
         await status.put(replace(record(), offset=number))
     before = await events(redis)
+    await written(redis)
     redis_server.kill()
     redis_server.start()
     kept = await status.get("a")
