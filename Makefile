@@ -3,12 +3,13 @@
 # PACKAGES=no       leave the system's packages alone
 # DEMO_ARGS=--once  stop everything at the end of the demo, on a terminal too
 # PYTEST_ARGS=...   more arguments for pytest
+# BENCH_ARGS=...    arguments of the benchmark, as --rounds 5 or --help
 # LOCK_ARGS=...     more arguments for the resolver, as --upgrade or --upgrade-package NAME
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow lock clean
+.PHONY: help setup demo lint test test-slow bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,9 +32,12 @@ test: lint ## lint, then every test that is not slow
 test-slow: setup ## the slow tests: kill loops and gigabytes
 	$(BIN)/pytest -m slow --timeout=1800 $(PYTEST_ARGS)
 
+bench: setup ## receiving, measured beside other tus servers (numbers only)
+	@$(BIN)/python -m tests.benchmarks.receiving $(BENCH_ARGS)
+
 lock: ## resolve requirements/*.txt anew from pyproject.toml, keeping what is locked
 	@.ci/lock $(LOCK_ARGS)
 
 clean: ## remove .venv and the tools' caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .bench dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

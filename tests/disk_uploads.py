@@ -7,13 +7,14 @@ Must not know: HTTP, protocols, how the server stores an upload.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,17 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         raise UploadBusy(path.name) from error
     return descriptor
+
+
+def readers_of(path: Path) -> int:
+    """Descriptors of this process that are open for the file."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found += descriptor.readlink() == path
+    return found
+
+
+def digests_of(path: Path) -> Digests:
+    data = path.read_bytes()
+    return Digests(len(data), hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())  # noqa: S324

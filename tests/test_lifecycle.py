@@ -22,7 +22,7 @@ from hooks.events import (
     UploadRemoved,
 )
 from hooks.record import Failure, ImageResult, Record, Status
-from hooks.redis import Keys, Signal
+from hooks.redis import Signal
 from hooks.steps import STEP_NAMES
 from tests.redis_servers import RedisServer, until
 from tests.workers import Bench, Setup, bench, one_redis, setup
@@ -67,8 +67,8 @@ async def signals(parts: Bench) -> AsyncIterator[list[tuple[Signal, str]]]:
 
 
 async def newest_event(parts: Bench) -> dict[str, Any]:
-    [(_, fields)] = await parts.redis.xrevrange(Keys.EVENTS, count=1)
-    return {**fields, "data": json.loads(fields["data"])}
+    event = (await parts.events())[-1]
+    return {**event, "data": json.loads(event["data"])}
 
 
 async def test_created_is_told(parts: Bench) -> None:

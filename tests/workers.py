@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -31,7 +32,7 @@ from hooks.lifecycle import Lifecycle
 from hooks.pipeline import Pipeline, Retry, Step
 from hooks.queue import JobQueue
 from hooks.record import Record
-from hooks.redis import Leases, Signals, connect
+from hooks.redis import Keys, Leases, Signals, connect
 from hooks.status import StatusStore
 from hooks.steps import image_steps
 from hooks.worker import Worker
@@ -122,6 +123,11 @@ class Bench:
             return step in steps and steps[step].state == "running"
 
         await until(moving, seconds)
+
+    async def events(self) -> list[dict[str, str]]:
+        """Everything that was told, oldest first."""
+        entries: Any = await self.redis.xrange(Keys.EVENTS)
+        return [fields for _, fields in entries]
 
     @property
     def left_over(self) -> list[str]:
