@@ -95,7 +95,8 @@ def _empty(top: Path) -> None:
     its paths are longer than the kernel takes. So nothing here recurses or makes long paths:
     whatever directory is met is moved up to the top, and the top is emptied until nothing is left.
     """
-    numbers = itertools.count()
+    # From a number that no earlier run has used: one that was killed may have left its own.
+    numbers = itertools.count(time.monotonic_ns())
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         while names := os.listdir(descriptor):  # noqa: PTH208 - a Path has no open directory

@@ -35,7 +35,7 @@ class Admission:
             ImageForbidden: the registry, the repository or the caller does not allow it.
         """
         image = metadata.get("image")
-        if not image:
+        if image is None:
             return
         reference = _parse(image)
         self.registry(reference)

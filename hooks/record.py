@@ -6,6 +6,7 @@ Must not know: Redis, files, HTTP, how a step does its work.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,12 @@ def rfc3339(timestamp_seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of a document that a later one may have written."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One step: its state, its times (RFC 3339) and its progress in bytes."""
@@ -82,7 +89,7 @@ class StepRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `to_json` wrote."""
-        return cls(**{**data, "state": StepState(data["state"])})
+        return cls(**{**_known(cls, data), "state": StepState(data["state"])})
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class Failure:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `to_json` wrote."""
-        return cls(**data)
+        return cls(**_known(cls, data))
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,7 @@ class Record:
         """Read back what `to_json` wrote."""
         return cls(
             **{
-                **data,
+                **_known(cls, data),
                 "status": Status(data["status"]),
                 "steps": tuple(StepRecord.from_json(step) for step in data["steps"]),
                 "results": tuple(ImageResult.from_json(row) for row in data["results"]),

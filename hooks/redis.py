@@ -50,7 +50,15 @@ _LOGIN_REFUSED = (
 # A Redis that is there but takes no writes: disk full, memory full, a replica. A script's error
 # carries the word inside its text.
 _WRITES_REFUSED = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError)
-_WRITES_REFUSED_WORDS = ("MISCONF", "OOM command", "READONLY")
+_WRITES_REFUSED_WORDS = (
+    "MISCONF",
+    "OOM command",
+    "READONLY",
+    "NOREPLICAS",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
 
 
 class Keys:

@@ -21,6 +21,7 @@ from buildah.workspace import sweep_workspaces
 from hooks.attempt import Attempt, Desk
 from hooks.errors import CoordinationLost
 from hooks.following import Following
+from hooks.loops import again
 from hooks.ports import UploadBusy
 from hooks.queue import Delivery, Pending
 from hooks.redis import Signal
@@ -33,8 +34,6 @@ RECONCILE_SECONDS = 10.0
 SWEEP_SECONDS = 3600.0
 # A claim and its lock are milliseconds apart; a holder silent for longer has its lock, or is dead.
 SILENT_SECONDS = 1.0
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 10.0
 
 
 class Worker:
@@ -72,11 +71,11 @@ class Worker:
         )
         async with anyio.create_task_group() as tasks:
             for name, action, pause_seconds in loops:
-                tasks.start_soon(_again, name, action, pause_seconds)
+                tasks.start_soon(again, name, action, pause_seconds)
             async with anyio.create_task_group() as jobs:
                 with anyio.CancelScope() as claiming:
                     tasks.start_soon(_cancel_when, stop, claiming)
-                    await _again("claim", lambda: self._claim(jobs), 0)
+                    await again("claim", lambda: self._claim(jobs), 0)
                 await self._wind_down()
             tasks.cancel_scope.cancel()
 
@@ -162,25 +161,6 @@ class Worker:
                 await attempt.ended.wait()
         for attempt in running:
             attempt.stop()
-
-
-async def _again(name: str, action: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
-    """Do it for ever; what goes wrong is logged, and tried again after a growing wait."""
-    failures = 0
-    while True:
-        try:
-            await action()
-        except CoordinationLost as error:
-            failures += 1
-            logger.warning("%s_waits cause=%s", name, error)
-        except Exception:
-            failures += 1
-            logger.exception("%s_failed", name)
-        else:
-            failures = 0
-        backoff_seconds = FIRST_BACKOFF_SECONDS * 2 ** min(failures, 10)
-        wait_seconds = min(backoff_seconds, LONGEST_BACKOFF_SECONDS) if failures else pause_seconds
-        await anyio.sleep(wait_seconds)
 
 
 async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:

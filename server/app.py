@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden
+from hooks.loops import again
 from server.auth import Callers
 from server.election import elected
 from server.errors import BadRequest, Forbidden, ServerError, Unavailable
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 _TUS_METHODS: Final = ["POST", "HEAD", "PATCH", "DELETE", "OPTIONS", "GET"]
 # Events of the last requests still reach Redis, but a Redis that is away does not hold the exit up.
 _DRAIN_SECONDS: Final = 2.0
+# Beyond the worker's own grace for running jobs.
+_WORK_END_SECONDS: Final = 8.0
 _PREFLIGHT_SECONDS: Final = 24 * 3600
 
 
@@ -72,7 +75,7 @@ class Application:
         )
         self.asgi = Starlette(
             routes=[
-                Route(FILES, tus.collection, methods=_TUS_METHODS),
+                Route(FILES, tus.collection, methods=["POST", "OPTIONS"]),
                 Route(FILES + "{id}", tus.item, methods=_TUS_METHODS),
                 Route("/api/uploads", api.listing),
                 Route("/api/uploads/{id}", api.one),
@@ -88,6 +91,8 @@ class Application:
             exception_handlers=_ANSWERS,
             lifespan=self._lifespan,
         )
+        # A redirect would go to whatever Host the request named.
+        self.asgi.router.redirect_slashes = False
 
     def stop(self) -> None:
         """Bodies stop being read, streams end, readiness fails. Called on the event loop."""
@@ -98,15 +103,16 @@ class Application:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         runtime = self._runtime
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(runtime.relay.run)
-            tasks.start_soon(runtime.feed.run)
-            tasks.start_soon(runtime.serve_signals)
+            tasks.start_soon(again, "relay", runtime.relay.run, 0)
+            tasks.start_soon(again, "feed", runtime.feed.run, 0)
+            tasks.start_soon(again, "signals", runtime.serve_signals, 0)
             tasks.start_soon(self._work)
             yield
             self.stop()
             with anyio.move_on_after(_DRAIN_SECONDS):
                 await runtime.relay.drain()
-            await self._worked.wait()
+            with anyio.move_on_after(_WORK_END_SECONDS):
+                await self._worked.wait()
             tasks.cancel_scope.cancel()
         await runtime.close()
 
@@ -114,13 +120,18 @@ class Application:
         """Be the worker of this data directory, once no other server process is."""
         runtime = self._runtime
         lock = runtime.settings.data_dir / "worker.lock"
-        try:
-            if runtime.settings.run_worker:
-                async with elected(lock, self._stop) as chosen:
-                    if chosen:
-                        await runtime.work(self._stop)
-        finally:
+
+        async def work() -> None:
+            async with elected(lock, self._stop) as chosen:
+                if chosen:
+                    await runtime.work(self._stop)
+            # Only a stop ends the work; whatever else did begins it anew.
             self._worked.set()
+            await anyio.sleep_forever()
+
+        if runtime.settings.run_worker:
+            await again("worker", work, 0)
+        self._worked.set()
 
     async def _livez(self, _: Request) -> Response:
         """The process answers."""

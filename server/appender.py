@@ -40,6 +40,7 @@ class Appender:
         self._window_start = position
         # A known length was reserved when the upload was created.
         self._reserved_to = position if length is None else length
+        self._ahead = False
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes.
@@ -76,13 +77,21 @@ class Appender:
                 self._advance(moved)
                 count -= moved
 
+    def arrived(self) -> None:
+        """Bytes are here that will be written soon."""
+        self._on_bytes(self.position)
+
     def finish(self) -> None:
         """Make everything written durable (unless the setting leaves that to the kernel)."""
+        if self._ahead:
+            # What was reserved ahead of an unknown length goes back; the size stays.
+            os.ftruncate(self._descriptor, self.position)
         if self._durable:
             os.fdatasync(self._descriptor)
 
     def _reserve_for(self, count: int) -> None:
         while self.position + count > self._reserved_to:
+            self._ahead = True
             reserve(self._descriptor, self._reserved_to, _RESERVE_STEP_BYTES)
             self._reserved_to += _RESERVE_STEP_BYTES
 

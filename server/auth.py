@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from server.errors import Forbidden, NotFound, Unauthorized
+from server.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from server.protocols.headers import AUTHORIZATION, WWW_AUTHENTICATE, single
 from server.settings import SettingsError
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Action(StrEnum):
@@ -60,19 +60,22 @@ class _Token:
 class Callers:
     """The callers of the tokens file; without one, everyone is `local`."""
 
-    def __init__(self, tokens: tuple[_Token, ...] | None) -> None:
-        """None: no authentication at all."""
+    def __init__(
+        self, tokens: tuple[_Token, ...] | None, hosts: frozenset[str] | None = None
+    ) -> None:
+        """None: no authentication at all; then a request's Host must be one of `hosts` (if any)."""
         self._tokens = tokens
+        self._hosts = hosts
 
     @classmethod
-    def from_file(cls, path: Path | None) -> Callers:
-        """Read the tokens file.
+    def from_file(cls, path: Path | None, hosts: frozenset[str] | None = None) -> Callers:
+        """Read the tokens file; without one, only requests to these `hosts` are taken.
 
         Raises:
             SettingsError: it cannot be read, a row is wrong, or it has no rows.
         """
         if path is None:
-            return cls(None)
+            return cls(None, hosts)
         try:
             with path.open("rb") as file:
                 data = tomllib.load(file)
@@ -95,10 +98,13 @@ class Callers:
 
         Raises:
             Unauthorized: no token, or an unknown one.
+            BadRequest: nobody has a token, and the request is for another host.
 
         Spec: RFC 6750, sections 2.1 and 3.
         """
         if self._tokens is None:
+            if self._hosts is not None:
+                check_host(headers, self._hosts)
             return LOCAL
         scheme, _, token = (single(headers, AUTHORIZATION) or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -158,13 +164,31 @@ def authorize(caller: Caller, action: Action, owner: str | None) -> None:
         raise Forbidden("an upload cannot be created twice")
 
 
+def check_host(headers: Headers, allowed: frozenset[str]) -> None:
+    """Without callers, only requests that name this machine are taken.
+
+    A page of the web can make a browser send requests to loopback under a name of its own (DNS
+    rebinding), and everyone there is the caller `local`.
+
+    Raises:
+        BadRequest: the request names another host.
+    """
+    host = (single(headers, "Host") or "").lower()
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
+    if name not in allowed:
+        raise BadRequest(
+            f"Host {host!r} is not this machine",
+            "use http://127.0.0.1; for other names set `tokens_file` or `public_url`",
+        )
+
+
 def check_listening(host: str, callers: Callers, *, insecure: bool) -> None:
     """Refuse to listen beyond loopback without callers.
 
     Raises:
         SettingsError: anyone who reaches the port could upload.
     """
-    if callers.required or insecure or host in _LOOPBACK:
+    if callers.required or insecure or host in LOOPBACK:
         return
     raise SettingsError(
         f"host {host}: refusing to listen beyond loopback without callers; set `tokens_file`, "

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FAILED: Final = 1
 USAGE: Final = 2
+_TELL_SECONDS: Final = 5
 
 app = typer.Typer(
     help="Carries a container image archive of any size over a bad network into an OCI registry.",
@@ -142,13 +143,21 @@ def gc(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Remove now what has expired, and say what was freed."""
-    from server import serving  # noqa: PLC0415 - other commands start faster
+    from hooks.errors import CoordinationLost  # noqa: PLC0415 - other commands start faster
+    from server import serving  # noqa: PLC0415
 
     settings = _settings(config, {"data_dir": data_dir})
     if not settings.data_dir.is_dir():
         _fail(f"gc: data_dir {settings.data_dir} does not exist; nothing to remove")
-    with _explained(), serving.redis_of(settings) as redis_url:
-        collected = anyio.run(_collect, settings, redis_url, dry_run)
+    with _explained():
+        try:
+            with serving.redis_of(settings) as redis_url:
+                collected = anyio.run(_collect, settings, redis_url, dry_run)
+        except CoordinationLost as error:
+            # A full disk, of all things, keeps the embedded Redis from starting: sweep without it.
+            typer.echo(f"tusboat: {error.message}; going on without Redis", err=True)
+            nowhere = f"unix://{settings.data_dir.absolute()}/redis/none.sock"
+            collected = anyio.run(_collect, settings, nowhere, dry_run)
     if as_json:
         removed = [
             {"id": one.upload_id, "reason": one.reason, "freed_bytes": one.freed_bytes}
@@ -174,7 +183,9 @@ async def _collect(settings: Settings, redis_url: str, dry_run: bool) -> Collect
     runtime = Runtime(settings, redis_url)
     try:
         collected = await runtime.retention.collect(dry_run=dry_run)
-        await runtime.relay.drain()
+        # Whoever looks reads the disk first; Redis hears of it if it is there.
+        with anyio.move_on_after(_TELL_SECONDS):
+            await runtime.relay.drain()
     finally:
         await runtime.close()
     return collected

@@ -6,6 +6,8 @@ Must not know: who calls it, and when (the hooks' timer and `tusboat gc` do).
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +22,11 @@ from hooks.record import Record, Status, rfc3339
 from server.errors import NotFound, UploadLocked
 from server.locker import Locker
 from server.reception import Found, Reception
+from server.space import is_disk_full
 from server.store import UploadStore
+from server.upload import UploadId
+
+logger = logging.getLogger(__name__)
 
 _HOUR_SECONDS: Final = 3600.0
 _DAY_SECONDS: Final = 24 * _HOUR_SECONDS
@@ -64,7 +70,7 @@ class Expiry:
     async def sweep(self, *, dry_run: bool) -> list[Swept]:
         """Remove what is due (or, with `dry_run`, only say what would be)."""
         swept = []
-        for upload_id in await to_thread.run_sync(self._store.ids):
+        for upload_id in await to_thread.run_sync(self._by_need):
             reason = await to_thread.run_sync(self._due, upload_id)
             if reason is None:
                 continue
@@ -72,14 +78,18 @@ class Expiry:
                 freed = await to_thread.run_sync(self._store.stored_bytes, upload_id)
                 swept.append(Swept(upload_id, reason, freed))
             else:
-                swept += await self._remove(upload_id)
+                swept += await self._removed(upload_id)
         for path in await to_thread.run_sync(self._store.leftovers, _LEFTOVER_SECONDS):
             swept.append(await to_thread.run_sync(_remove_leftover, path, dry_run))
         return swept
 
+    def _by_need(self) -> list[UploadId]:
+        """Uploads that have ended first: removing their archives needs no space, and makes some."""
+        return sorted(self._store.ids(), key=lambda one: self._store.outcome(one) is None)
+
     def _found(self, upload_id: str) -> Found | None:
         upload = self._store.find(upload_id)
-        return self._reception.look(upload) if upload else None
+        return self._reception.glance(upload) if upload else None
 
     def _due(self, upload_id: str) -> str | None:
         """Why the upload, its archive or its history may go now; None: it stays."""
@@ -100,6 +110,14 @@ class Expiry:
             else None
         )
 
+    async def _removed(self, upload_id: str) -> list[Swept]:
+        """As `_remove`; what one upload's files refuse does not keep the others."""
+        try:
+            return await self._remove(upload_id)
+        except OSError as error:
+            logger.warning("not swept", extra={"upload_id": upload_id, "cause": str(error)})
+            return []
+
     async def _remove(self, upload_id: str) -> list[Swept]:
         if await to_thread.run_sync(self._store.measure, upload_id) is None:
             return await self._forget(upload_id)
@@ -112,12 +130,22 @@ class Expiry:
                     return []
                 if found.outcome is None:
                     ended = replace(found.record(), status=Status.EXPIRED)
-                    await to_thread.run_sync(self._store.record_outcome, ended)
+                    await to_thread.run_sync(self._record, ended)
                     self._emit(UploadEnded(ended))
                 freed = await to_thread.run_sync(self._store.erase_data, upload_id)
                 return [Swept(upload_id, reason, freed)]
         except (UploadLocked, NotFound):
             return []
+
+    def _record(self, ended: Record) -> None:
+        """Write an outcome; on a full disk, at the cost of the bytes that go anyway."""
+        try:
+            self._store.record_outcome(ended)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            os.truncate(self._store.path(ended.id), 0)
+            self._store.record_outcome(ended)
 
     async def _forget(self, upload_id: str) -> list[Swept]:
         """Remove what is still known of an upload whose archive went long ago."""

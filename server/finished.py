@@ -117,7 +117,7 @@ class StoredUploads:
         if self._store.measure(upload_id) is None or self._store.outcome(upload_id) is not None:
             return None
         upload = self._store.find(upload_id)
-        found = self._reception.look(upload) if upload else None
+        found = self._reception.glance(upload) if upload else None
         return found if found and found.finished and found.outcome is None else None
 
     async def get(self, upload_id: str) -> StoredUpload | None:

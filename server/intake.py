@@ -31,6 +31,8 @@ from server.space import MIB
 from server.wire import EXTENSION, BodySocket
 
 _BATCH_BYTES: Final = MIB
+# Bytes of a slow sender do not wait for a whole batch.
+_BATCH_SECONDS: Final = 0.1
 _PIPE_BYTES: Final = MIB
 # Each body on the fast path occupies a thread; beyond this many, bodies take the portable path.
 _FAST_BODIES: Final = 64
@@ -101,8 +103,12 @@ class Intake:
         for interruption in self._active:
             interruption.fire(Ending.STOPPING)
 
-    async def receive(self, request: Request, lock: Lock, *, length: int | None) -> Received:
-        """Append the request's body at `lock.position`; never past `length` (None: not known yet).
+    async def receive(
+        self, request: Request, lock: Lock, *, length: int | None, limit: int
+    ) -> Received:
+        """Append the request's body at `lock.position`; never past `length`.
+
+        While the length is not known (None), `limit` is the end (0: there is none).
 
         The bytes are durable when this returns, whatever the ending.
         """
@@ -119,7 +125,8 @@ class Intake:
         if self._stopping:
             interruption.fire(Ending.STOPPING)
         try:
-            ending, error = await self._move(request, appender, interruption, length)
+            end = length if length is not None else limit or None
+            ending, error = await self._move(request, appender, interruption, end)
             with anyio.CancelScope(shield=True):
                 error = await to_thread.run_sync(_flush, appender, limiter=self._writing) or error
         finally:
@@ -159,12 +166,17 @@ class Intake:
         self, request: Request, appender: Appender, interruption: Interruption, length: int | None
     ) -> Ending:
         batch = bytearray()
+        begun_at = time.monotonic()
         while True:
             message = await self._next_message(request, interruption)
             if isinstance(message, Ending):
                 await self._write(appender, batch)
                 return message
+            if not batch:
+                begun_at = time.monotonic()
             batch += message[0]
+            # A slow sender is not an idle one.
+            appender.arrived()
             # A body without a declared size may be longer than the upload. Its last bytes are
             # written when its end was seen, so that an overlong one never completes the upload.
             if length is not None and appender.position + len(batch) > length:
@@ -173,7 +185,8 @@ class Intake:
                 await self._write(appender, batch)
                 return Ending.COMPLETE
             whole = length is not None and appender.position + len(batch) == length
-            if len(batch) >= _BATCH_BYTES and not whole:
+            due = len(batch) >= _BATCH_BYTES or time.monotonic() - begun_at >= _BATCH_SECONDS
+            if due and not whole:
                 await self._write(appender, batch)
 
     async def _write(self, appender: Appender, batch: bytearray) -> None:

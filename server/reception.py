@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _HOUR_SECONDS: Final = 3600
 _PROGRESS_SECONDS: Final = 1.0
+_PROVERS: Final = 32
 
 
 class Admission(Protocol):
@@ -60,6 +61,7 @@ class Found:
     offset: int
     outcome: Record | None
     expires_at: float | None
+    canceling: bool = False
 
     @property
     def finished(self) -> bool:
@@ -104,6 +106,7 @@ class Reception:
         self._emit = emit
         self.max_size = max_size
         self._ttl_seconds = unfinished_ttl_hours * _HOUR_SECONDS
+        self._proving = CapacityLimiter(_PROVERS)
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
         """Admit and create an upload; an empty one is finished at once.
@@ -135,19 +138,23 @@ class Reception:
                 "ask the operator to raise `max_size`",
             )
 
-    def check_space(self, length: int, metadata: Mapping[str, str]) -> None:
+    def check_space(
+        self, missing: int, metadata: Mapping[str, str], length: int | None = None
+    ) -> None:
         """Refuse an upload that could be stored, but not be worked on. Blocking.
+
+        `missing` bytes are still to come, of `length` (None: all of them).
 
         Raises:
             InsufficientStorage: needed and free are in its words.
         """
-        work = self._admission.working_space(metadata, length)
-        if length + work > free_bytes(self.store.directory):
+        work = self._admission.working_space(metadata, missing if length is None else length)
+        if missing + work > free_bytes(self.store.directory):
             raise insufficient(
-                "create upload",
-                length + work,
+                "take the upload",
+                missing + work,
                 self.store.directory,
-                f" ({length} for the archive, {work} to load and push it)",
+                f" ({missing} for the archive, {work} to load and push it)",
             )
 
     def _begin(self, upload: Upload) -> None:
@@ -178,8 +185,9 @@ class Reception:
 
     def _check_alive(self, found: Found) -> None:
         status = found.outcome.status if found.outcome else None
-        if self.is_expired(found) or status in (Status.EXPIRED, Status.CANCELED):
-            word = "was canceled" if status is Status.CANCELED else "has expired"
+        canceled = status is Status.CANCELED or (found.canceling and not found.finished)
+        if canceled or self.is_expired(found) or status is Status.EXPIRED:
+            word = "was canceled" if canceled else "has expired"
             raise Gone(f"the upload {word}", "create a new one and send it from the start")
 
     @staticmethod
@@ -190,8 +198,19 @@ class Reception:
     async def _look(self, upload: Upload) -> Found:
         return await to_thread.run_sync(self.look, upload)
 
+    def glance(self, upload: Upload) -> Found | None:
+        """As `look`; None for an upload that is being removed just now. Blocking."""
+        try:
+            return self.look(upload)
+        except NotFound:
+            return None
+
     def look(self, upload: Upload) -> Found:
-        """How the upload stands on disk now. Blocking."""
+        """How the upload stands on disk now. Blocking.
+
+        Raises:
+            NotFound: neither its bytes nor an outcome are there.
+        """
         # The outcome is read after the size: an archive is only removed once its outcome is there.
         offset = self.store.measure(upload.id)
         last_byte_at = self.store.last_byte_at(upload.id)
@@ -200,7 +219,10 @@ class Reception:
             offset = outcome.offset if outcome else 0
         unfinished = outcome is None and offset != upload.length and last_byte_at is not None
         expires_at = last_byte_at + self._ttl_seconds if unfinished and last_byte_at else None
-        return Found(upload, offset, outcome, expires_at)
+        if last_byte_at is None and outcome is None:
+            raise NotFound("the upload's bytes are gone", "create a new one")
+        canceling = outcome is None and self.store.cancel_requested(upload.id)
+        return Found(upload, offset, outcome, expires_at, canceling)
 
     async def settled(self, found: Found) -> Found:
         """The upload with a durable offset that stays true: an idle writer is evicted."""
@@ -234,12 +256,12 @@ class Reception:
             InsufficientStorage: the disk is full; what fitted is kept.
         """
         if found.finished or found.outcome is not None:
-            return self._append_nothing(found, offset, declared)
+            return self._append_nothing(request, found, amend, offset, declared)
         try:
             async with self.locker.hold(found.upload.id) as lock:
                 current = await self._current(found.upload.id)
                 if current.finished or current.outcome is not None:
-                    return self._append_nothing(current, offset, declared)
+                    return self._append_nothing(request, current, amend, offset, declared)
                 lock.position = await to_thread.run_sync(
                     self.store.recover, current.upload, lock.descriptor
                 )
@@ -252,7 +274,8 @@ class Reception:
                 found = await self._look(amended.upload)
         except NotFound:
             # Its bytes went while we waited for them; how it ended says what to answer.
-            return self._append_nothing(await self._current(found.upload.id), offset, declared)
+            ended = await self._current(found.upload.id)
+            return self._append_nothing(request, ended, amend, offset, declared)
         self._conclude(found)
         self._check_disk(received)
         return Appended(found, received)
@@ -270,13 +293,30 @@ class Reception:
         self.check_size(upload.length)
         amended = replace(found, upload=upload)
         self._check_place(amended, offset, declared)
+        if upload.length != found.upload.length:
+            missing = (upload.length or 0) - amended.offset
+            await to_thread.run_sync(self.check_space, missing, upload.metadata, upload.length)
         if upload != found.upload:
             await to_thread.run_sync(self.store.save, upload, lock.descriptor)
         return amended
 
-    def _append_nothing(self, found: Found, offset: int, declared: int | None) -> Appended:
-        """A request for an upload that takes no more bytes; right if it brings none."""
+    def _append_nothing(
+        self,
+        request: Request,
+        found: Found,
+        amend: Callable[[Upload], Upload],
+        offset: int,
+        declared: int | None,
+    ) -> Appended:
+        """A request for an upload that takes no more bytes; right if it brings nothing new."""
         self._check_place(found, offset, declared)
+        if declared is None and "transfer-encoding" in request.headers:
+            raise TooLarge("the upload is whole", "send no body")
+        if amend(found.upload) != found.upload:
+            raise Conflict(
+                "the upload is whole: nothing can be promised of it any more",
+                "send the digest with the last byte at the latest",
+            )
         return Appended(found, Received(found.offset, Ending.COMPLETE))
 
     async def _current(self, upload_id: str) -> Found:
@@ -288,8 +328,7 @@ class Reception:
         self._check_alive(found)
         return found
 
-    @staticmethod
-    def _check_place(found: Found, offset: int, declared: int | None) -> None:
+    def _check_place(self, found: Found, offset: int, declared: int | None) -> None:
         if offset != found.offset:
             raise OffsetMismatch(
                 f"append at {offset}: the upload is at {found.offset}",
@@ -297,6 +336,8 @@ class Reception:
                 headers={"Upload-Offset": str(found.offset)},
             )
         length = found.upload.length
+        if length is None and declared is not None:
+            self.check_size(offset + declared)
         if length is not None and length < found.offset:
             raise BadRequest(
                 f"length {length}: {found.offset} bytes are already here",
@@ -321,12 +362,14 @@ class Reception:
         digests: list[bytes] = []
 
         async def hash_behind(prover: Prover) -> None:
-            digests.append(await to_thread.run_sync(prover.run))
+            digests.append(await to_thread.run_sync(prover.run, limiter=self._proving))
 
         def prover(checksum: Checksum) -> Prover:
             return Prover(checksum.algorithm, lock.descriptor, start, lambda: lock.position)
 
-        behind = prover(proof.checksum) if proof.checksum else None
+        # A prover occupies its thread as long as the body lasts; beyond the limit it comes after.
+        free = self._proving.available_tokens >= 1
+        behind = prover(proof.checksum) if proof.checksum and free else None
         async with anyio.create_task_group() as tasks:
             if behind:
                 tasks.start_soon(hash_behind, behind)
@@ -356,7 +399,9 @@ class Reception:
         """Receive the body; meanwhile tell of `counted`, or of what is there (None)."""
         async with anyio.create_task_group() as progress:
             progress.start_soon(self._report, lock, found, counted)
-            received = await self._intake.receive(request, lock, length=found.upload.length)
+            received = await self._intake.receive(
+                request, lock, length=found.upload.length, limit=self.max_size
+            )
             progress.cancel_scope.cancel()
         return received
 

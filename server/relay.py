@@ -42,6 +42,8 @@ class Relay:
                 return
         if len(self._waiting) >= _LIMIT:
             dropped = self._waiting.popleft()
+            if isinstance(dropped, UploadGrew):
+                self._grown.pop(dropped.record.id, None)
             logger.warning("event dropped", extra={"event": type(dropped).__name__})
         self._waiting.append(event)
         self._news.set()
@@ -59,4 +61,8 @@ class Relay:
             event = self._waiting.popleft()
             if isinstance(event, UploadGrew):
                 event = self._grown.pop(event.record.id, event)
-            await self._handle(event)
+            try:
+                await self._handle(event)
+            except Exception:
+                # One event that cannot be told must not keep the others.
+                logger.exception("event not told", extra={"event": type(event).__name__})

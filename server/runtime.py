@@ -61,7 +61,9 @@ class Runtime:
         self._redis = redis
         self.signals = Signals(redis)
         self.leases = Leases(redis, name)
-        self.status = StatusStore(redis, kept_seconds=int(settings.history_days * DAY_SECONDS))
+        self.status = StatusStore(
+            redis, kept_seconds=max(60, int(settings.history_days * DAY_SECONDS))
+        )
         self.queue = JobQueue(redis, name)
         self.feed = EventFeed(redis)
         self.admission = Admission(registries(settings), storage_driver=settings.storage_driver)

@@ -17,17 +17,19 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from hooks.embedded import EmbeddedRedis
 from server.app import Application
-from server.auth import Callers
+from server.auth import LOOPBACK, Callers
 from server.logs import configure
 from server.runtime import Runtime, prepare
 from server.settings import Settings
@@ -142,8 +144,9 @@ class _Processes:
                     children[index] = self._start()
         for child in children:
             child.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
         for child in children:
-            child.join(_STOP_SECONDS)
+            child.join(max(0.0, deadline - time.monotonic()))
             child.kill()
 
     def _start(self) -> multiprocessing.process.BaseProcess:
@@ -162,6 +165,14 @@ def _be_child(settings: Settings, listener: socket.socket) -> None:
         _serve_here(settings, redis_url, listener)
 
 
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """The names under which a server without callers may be asked; None: any."""
+    if settings.insecure_no_auth:
+        return None
+    public = urlsplit(settings.public_url).hostname
+    return LOOPBACK | ({public} if public else set())
+
+
 def _leave_with_parent() -> None:
     """A parent that was killed cannot stop its children: they go by themselves, in order."""
     parent = multiprocessing.parent_process()
@@ -172,7 +183,7 @@ def _leave_with_parent() -> None:
 
 def _serve_here(settings: Settings, redis_url: str, listener: socket.socket) -> None:
     runtime = Runtime(settings, redis_url)
-    application = Application(runtime, Callers.from_file(settings.tokens_file))
+    application = Application(runtime, Callers.from_file(settings.tokens_file, _hosts(settings)))
     config = uvicorn.Config(
         application.asgi,
         http=WireProtocol,

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     lock_wait_seconds: float = Field(
         5,
         ge=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "seconds"},
         description="How long a request waits for an upload that another one writes, before 423.",
     )
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     body_idle_seconds: float = Field(
         60,
         gt=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "seconds"},
         description="A body without a byte for this long is cut; its bytes are kept.",
     )
@@ -105,24 +107,28 @@ class Settings(BaseSettings):
     unfinished_ttl_hours: float = Field(
         6,
         gt=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "hours"},
         description="Unfinished uploads expire this long after their last byte.",
     )
     finished_ttl_hours: float = Field(
         6,
         gt=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "hours"},
         description="Archives of failed uploads, and of uploads without `image`, go after this.",
     )
     sweep_minutes: float = Field(
         60,
         gt=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "minutes"},
         description="How often expired things are removed.",
     )
     history_days: float = Field(
         30,
         gt=0,
+        allow_inf_nan=False,
         json_schema_extra={"unit": "days"},
         description="How long an ended upload is still listed.",
     )

@@ -9,6 +9,7 @@ its sidecar does. The data file's size is the offset; nothing else is trusted fo
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from server.locker import Locker
 from server.sidecar import Kind, Sidecars, sync_directory
 from server.space import free_bytes, insufficient, is_disk_full, reserve
 from server.upload import Upload, UploadId, merged_sidecar, parse_upload_id
+
+logger = logging.getLogger(__name__)
 
 
 class UploadStore(TusStorage):
@@ -156,10 +159,15 @@ class UploadStore(TusStorage):
         self._sidecars.remove(upload_id, Kind.PENDING)
 
     def recover(self, upload: Upload, descriptor: int) -> int:
-        """Remove bytes that were never proven, if there are any; returns the offset.
+        """Make the file what its offset says; returns the offset.
+
+        Bytes that were never proven go, and so do digests: a file that takes more bytes is not the
+        one they were computed of (a power cut may have taken its end).
 
         The upload's lock must be held, and `descriptor` be its file.
         """
+        if self._sidecars.exists(upload.id, Kind.DIGEST):
+            self._sidecars.remove(upload.id, Kind.DIGEST)
         size = os.fstat(descriptor).st_size
         start = self._pending(upload.id)
         if start is None:
@@ -207,7 +215,15 @@ class UploadStore(TusStorage):
     def outcome(self, upload_id: str) -> Record | None:
         """How the upload ended; None while it has not."""
         data = self._sidecars.read(upload_id, Kind.OUTCOME) if parse_upload_id(upload_id) else None
-        return Record.from_json(data) if data else None
+        if not data:
+            return None
+        try:
+            return Record.from_json(data)
+        except (KeyError, TypeError, ValueError):
+            # It ended, whatever is wrong with the words: running it again could push a wrong image.
+            logger.warning("outcome unreadable", extra={"upload_id": upload_id})
+            upload = self.find(upload_id)
+            return upload.unreadable_outcome() if upload else None
 
     def outcome_age_seconds(self, upload_id: str) -> float | None:
         """How long ago the outcome was written; None when there is none."""
@@ -221,7 +237,8 @@ class UploadStore(TusStorage):
 
     def forget_outcome(self, upload_id: str) -> None:
         """Open a failed upload again, so that its pipeline can run once more."""
-        self._sidecars.remove(upload_id, Kind.OUTCOME, Kind.CANCEL)
+        # In this order: a kill in between must not leave a mark that cancels the new run.
+        self._sidecars.remove(upload_id, Kind.CANCEL, Kind.OUTCOME)
 
     def digests(self, upload_id: str) -> Digests | None:
         """What a follower computed; None when it left nothing."""

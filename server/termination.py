@@ -23,12 +23,13 @@ from server.store import UploadStore
 # A step's process group is killed within seconds; after this the sender is told to ask again.
 _STOP_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.05
+_TELL_SECONDS: Final = 1.0
 
 
 class Jobs(Protocol):
     """Who runs what follows an upload (the hooks do)."""
 
-    async def cancel(self, upload_id: str) -> None:
+    async def cancel(self, upload_id: str) -> object:
         """Tell whoever runs the job to stop it now; the mark on disk is there already."""
 
 
@@ -50,16 +51,28 @@ class Termination:
         Raises:
             UploadLocked: a job did not stop in time; it will, ask again.
         """
+        upload_id = found.upload.id
         if found.outcome is None and not found.finished:
-            async with self._locker.hold(found.upload.id, force=True):
-                await to_thread.run_sync(self._store.erase, found.upload.id)
-            self._emit(UploadRemoved(found.upload.id, found.upload.owner))
+            async with self._locker.hold(upload_id, force=True):
+                await to_thread.run_sync(self._store.erase, upload_id)
+            self._emit(UploadRemoved(upload_id, found.upload.owner))
             return
         if found.outcome is None:
             await self._stop(found)
-        if await to_thread.run_sync(self._store.measure, found.upload.id) is not None:
-            async with self._locker.hold(found.upload.id):
-                await to_thread.run_sync(self._store.erase_data, found.upload.id)
+        if await to_thread.run_sync(self._store.measure, upload_id) is None:
+            return
+        async with self._locker.hold(upload_id):
+            # Under the lock: a retry may have opened it again meanwhile.
+            ended = await to_thread.run_sync(self._store.outcome, upload_id)
+            if ended is None:
+                await self._record_canceled(found)
+            await to_thread.run_sync(self._store.erase_data, upload_id)
+
+    async def _record_canceled(self, found: Found) -> Record:
+        outcome = replace(found.record(), status=Status.CANCELED, expires_at=None, error=None)
+        await to_thread.run_sync(self._store.record_outcome, outcome)
+        self._emit(UploadEnded(outcome))
+        return outcome
 
     async def cancel(self, found: Found) -> Record:
         """End an upload as `canceled`; returns how it ended (a job may win the race).
@@ -77,7 +90,9 @@ class Termination:
     async def _stop(self, found: Found) -> Record:
         upload_id = found.upload.id
         await to_thread.run_sync(self._store.request_cancel, upload_id)
-        await self._jobs.cancel(upload_id)
+        # Without Redis the worker still looks for the mark, and an idle upload is ended here.
+        with anyio.move_on_after(_TELL_SECONDS):
+            await self._jobs.cancel(upload_id)
         with anyio.move_on_after(_STOP_SECONDS):
             while True:
                 outcome = await to_thread.run_sync(self._store.outcome, upload_id)
@@ -101,9 +116,7 @@ class Termination:
             async with self._locker.hold(upload_id, wait_seconds=_POLL_SECONDS, force=True):
                 outcome = await to_thread.run_sync(self._store.outcome, upload_id)
                 if outcome is None:
-                    outcome = replace(found.record(), status=Status.CANCELED, expires_at=None)
-                    await to_thread.run_sync(self._store.record_outcome, outcome)
-                    self._emit(UploadEnded(outcome))
+                    outcome = await self._record_canceled(found)
                 await to_thread.run_sync(self._store.erase_data, upload_id)
                 return outcome
         except (UploadLocked, NotFound):

@@ -15,7 +15,7 @@ from typing import Any, NewType, Self
 
 from tuspyserver.params import TusUploadParams
 
-from hooks.record import Record, Status, rfc3339
+from hooks.record import Failure, Record, Status, rfc3339
 
 UploadId = NewType("UploadId", str)
 
@@ -85,6 +85,18 @@ class Upload:
             updated_at=rfc3339(datetime.now(UTC).timestamp()),
             expires_at=None if expires_at is None else rfc3339(expires_at),
         )
+
+    def unreadable_outcome(self) -> Record:
+        """How an upload ended of which nobody can tell any more how it ended."""
+        record = self.record(status=Status.FAILED, offset=self.length or 0)
+        failure = Failure(
+            "outcome_unreadable",
+            "",
+            "how this upload ended was written by another version, or is damaged",
+            "look for the image in the registry; try again if it is not there",
+            retryable=True,
+        )
+        return replace(record, error=failure)
 
     def to_sidecar(self) -> dict[str, Any]:
         """The sidecar: a TusUploadParams with our own block beside it."""

@@ -16,8 +16,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import anyio
-from anyio import to_thread
-from starlette.requests import Request
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hooks.admission import Admission
@@ -26,8 +26,8 @@ from hooks.feed import Event, EventFeed
 from hooks.record import Record, Status
 from hooks.status import StatusStore
 from server.auth import Action, Caller, Callers
-from server.errors import BadRequest, ServerError
-from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, digest, single
+from server.errors import BadRequest, ServerError, Unavailable
+from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, digest, single
 from server.reception import Found, Reception
 from server.termination import Termination
 
@@ -37,6 +37,8 @@ _KEEP_ALIVE_SECONDS: Final = 15
 _PAGE_DEFAULT: Final = 50
 _PAGE_LIMIT: Final = 500
 _CHECK_LIMIT_BYTES: Final = 16 * 1024
+_CHECKS_AT_ONCE: Final = 4
+_REDIS_SECONDS: Final = 2
 
 
 class UploadsApi:
@@ -60,6 +62,8 @@ class UploadsApi:
         self._status = status
         self._feed = feed
         self._stopping = stopping
+        # Each question is a process of its own.
+        self._asking = CapacityLimiter(_CHECKS_AT_ONCE)
 
     async def listing(self, request: Request) -> Response:
         """`GET /api/uploads?status=&image=&q=&limit=&cursor=`: the caller's, newest first."""
@@ -127,7 +131,8 @@ class UploadsApi:
         if not question["image"]:
             return None
         try:
-            return await self._admission.exists(question["image"]) is not None
+            async with self._asking:
+                return await self._admission.exists(question["image"]) is not None
         except Exception as error:
             logger.warning("registry not asked", extra={"cause": str(error)})
             return None
@@ -135,15 +140,23 @@ class UploadsApi:
     async def events(self, request: Request) -> Response:
         """`GET /api/events`: everything this caller may see, as it happens."""
         caller = self._callers.identify(request.headers)
-        return self._stream(request, caller, None)
+        return await self._stream(request, caller, None)
 
     async def upload_events(self, request: Request) -> Response:
         """`GET /api/uploads/ID/events`: one upload; begins with its document."""
         caller = self._callers.identify(request.headers)
         found = await self._found(request, Action.READ)
-        return self._stream(request, caller, found)
+        return await self._stream(request, caller, found)
 
-    def _stream(self, request: Request, caller: Caller, found: Found | None) -> Response:
+    async def _stream(self, request: Request, caller: Caller, found: Found | None) -> Response:
+        with anyio.move_on_after(_REDIS_SECONDS) as waiting:
+            await self._feed.newest_id()
+        if waiting.cancelled_caught:
+            raise Unavailable(
+                "events: Redis does not answer",
+                "ask the status instead, and come back later",
+                headers={RETRY_AFTER: "5"},
+            )
         after = single(request.headers, LAST_EVENT_ID)
         return StreamingResponse(
             self._lines(caller, found, after),
@@ -185,7 +198,8 @@ class UploadsApi:
         uploads = (store.find(upload_id) for upload_id in store.ids())
         mine = [upload for upload in uploads if upload and caller.sees(upload.owner)]
         mine.sort(key=lambda upload: (upload.created_at, upload.id), reverse=True)
-        return [self._reception.look(upload) for upload in mine]
+        found = (self._reception.glance(upload) for upload in mine)
+        return [one for one in found if one]
 
     async def _record(self, found: Found) -> Record:
         known = await self._known([found.upload.id])
@@ -194,7 +208,7 @@ class UploadsApi:
     async def _known(self, ids: list[str]) -> dict[str, Record]:
         """What Redis says; nothing while it is away (the disk still knows a lot)."""
         try:
-            with anyio.move_on_after(2):
+            with anyio.move_on_after(_REDIS_SECONDS):
                 return dict(await self._status.get_many(ids))
         except CoordinationLost as error:
             logger.warning("status not read", extra={"cause": str(error)})
@@ -233,7 +247,11 @@ def _filters(request: Request) -> Callable[[Record], bool]:
 def _limit(text: str | None) -> int:
     if text is None:
         return _PAGE_DEFAULT
-    if not text.isdecimal() or not 1 <= int(text) <= _PAGE_LIMIT:
+    if (
+        not text.isdecimal()
+        or len(text) > len(str(_PAGE_LIMIT))
+        or not 1 <= int(text) <= _PAGE_LIMIT
+    ):
         raise BadRequest(f"limit {text!r} is not a number from 1 to {_PAGE_LIMIT}")
     return int(text)
 
@@ -250,13 +268,16 @@ def _after(records: list[Record], cursor: str | None) -> int:
 async def _question(request: Request) -> dict[str, Any]:
     """The body of a check, with the right types."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _CHECK_LIMIT_BYTES:
-            raise BadRequest(f"check: the body is over {_CHECK_LIMIT_BYTES} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _CHECK_LIMIT_BYTES:
+                raise BadRequest(f"check: the body is over {_CHECK_LIMIT_BYTES} bytes")
+    except ClientDisconnect as error:
+        raise BadRequest("check: the body broke off") from error
     try:
         data = json.loads(bytes(body))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"check: the body is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise BadRequest("check: the body is not a JSON object", "send {image, length}")

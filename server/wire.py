@@ -20,7 +20,7 @@ import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from server.space import MIB
+from server.space import KIB, MIB
 
 EXTENSION: Final = "tusboat.body"
 # Header fields that came behind a chunked body, as a list of (name, value); complete at its end.
@@ -28,6 +28,9 @@ TRAILERS: Final = "tusboat.trailers"
 # What a sender that does not listen may still send after our answer, and for how long.
 _LINGER_BYTES: Final = 64 * MIB
 _LINGER_SECONDS: Final = 2.0
+# Request line and headers together; and what may stand between two pieces of a chunked body.
+_HEAD_BYTES: Final = 64 * KIB
+_PIECE_BYTES: Final = 256 * KIB
 
 
 class BodySocket:
@@ -98,6 +101,9 @@ class WireProtocol(HttpToolsProtocol):
 
     _lingering = False
     _discarded = 0
+    _in_head = True
+    _head_bytes = 0
+    _silent_bytes = 0
 
     def fresh_parser(self) -> None:
         """Begin anew: the old parser still waits for a body that it will never see."""
@@ -107,6 +113,7 @@ class WireProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request: what comes first are headers."""
         super().on_message_begin()
+        self._in_head = True
         self._trailers: list[tuple[bytes, bytes]] | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -119,6 +126,8 @@ class WireProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Offer the extensions where the body's extent is plain."""
         super().on_headers_complete()
+        self._in_head = False
+        self._head_bytes = self._silent_bytes = 0
         cycle = self.cycle
         self._trailers = []
         extensions = cast(dict[str, Any], self.scope.setdefault("extensions", {}))
@@ -130,6 +139,7 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Count what the parser gives out."""
+        self._silent_bytes = 0
         extensions = self.cycle.scope.get("extensions") or {}
         handed = extensions.get(EXTENSION)
         if isinstance(handed, BodySocket):
@@ -149,11 +159,39 @@ class WireProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, or throw away when lingering."""
         if not self._lingering:
-            super().data_received(data)
+            self._parse(data)
             return
         self._discarded += len(data)
         if self._discarded > _LINGER_BYTES:
             self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, which has no limits of its own, in pieces whose effect is looked at.
+
+        Between the bytes of a body come chunk sizes, extensions and trailers; before it, the head.
+        """
+        view = memoryview(data)
+        while view and not self.transport.is_closing() and not self._lingering:
+            piece = view[:_PIECE_BYTES]
+            view = view[_PIECE_BYTES:]
+            if self._in_head:
+                self._head_bytes += len(piece)
+            else:
+                self._silent_bytes += len(piece)
+            super().data_received(bytes(piece))
+            if self._in_head and self._head_bytes > _HEAD_BYTES:
+                self._refuse_head()
+            elif self._silent_bytes > _HEAD_BYTES + _PIECE_BYTES:
+                self.transport.close()
+
+    def _refuse_head(self) -> None:
+        """Spec: RFC 6585, section 5."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                b"content-length: 0\r\nconnection: close\r\n\r\n"
+            )
+        self.transport.close()
 
 
 def _plain_content_length(headers: list[tuple[bytes, bytes]]) -> int | Literal[0]:

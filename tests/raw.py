@@ -60,7 +60,9 @@ class Raw:
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Send a request line and headers, and nothing after them."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+        lines = [f"{method} {path} HTTP/1.1"]
+        if "Host" not in headers:
+            lines.append("Host: 127.0.0.1")
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 

@@ -120,7 +120,7 @@ def test_a_token_says_which_repositories_it_may_write(guarded: LiveServer) -> No
 def test_two_authorizations_are_refused(guarded: LiveServer) -> None:
     with Raw(guarded.port) as raw:
         raw.send(
-            b"GET /api/uploads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\n"
+            b"GET /api/uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer wrong\r\n"
             b"Authorization: Bearer token-of-anna\r\n\r\n"
         )
         assert raw.answer().status == 400

@@ -154,7 +154,7 @@ def test_pipelined_requests(server: LiveServer) -> None:
         text = b""
         for number, upload in enumerate(uploads):
             text += (
-                f"PATCH {upload} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n"
+                f"PATCH {upload} HTTP/1.1\r\nHost: 127.0.0.1\r\nTus-Resumable: 1.0.0\r\n"
                 "Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
                 f"Content-Length: 6\r\n\r\nbody-{number}"
             ).encode()
@@ -193,7 +193,7 @@ def test_framing_that_can_be_read_in_two_ways_is_refused(server: LiveServer, fra
     upload = create(server.port, 4)
     with Raw(server.port) as raw:
         raw.send(
-            f"PATCH {upload} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n"
+            f"PATCH {upload} HTTP/1.1\r\nHost: 127.0.0.1\r\nTus-Resumable: 1.0.0\r\n"
             "Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
             f"{framing}\r\n\r\n1234".encode()
         )

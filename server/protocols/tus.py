@@ -21,9 +21,9 @@ from server.auth import Action, Caller, Callers
 from server.errors import (
     BadRequest,
     BodyTimeout,
-    ChecksumMismatch,
     Evicted,
     NotFound,
+    ServerError,
     TooLarge,
     Unavailable,
     UnsupportedMediaType,
@@ -125,8 +125,8 @@ class TusProtocol:
                     declared=h.size(request.headers, h.CONTENT_LENGTH),
                     proof=proof,
                 )
-            except ChecksumMismatch as error:
-                # The upload is there, empty: the sender may send the right bytes to it.
+            except ServerError as error:
+                # The upload is there all the same: the sender may send the right bytes to it.
                 error.headers |= headers
                 raise
             # The sender learns where its upload is also when the body broke off: it resumes there.
