@@ -21,7 +21,7 @@ from hooks.redis import Leases
 logger = logging.getLogger(__name__)
 
 NO_DIGEST = "no digest was sent along to compare with; md5 and sha256 were computed"
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 LOOK_SECONDS = 0.5
 READERS_LIMIT = 4
 
