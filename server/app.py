@@ -26,21 +26,22 @@ from hooks.loops import again
 from server.auth import Callers
 from server.election import elected
 from server.errors import BadRequest, Forbidden, ServerError, Unavailable
+from server.protocols.choice import METHODS, Protocols, error_headers
 from server.protocols.headers import (
     CORS_ANSWER_HEADERS,
     CORS_REQUEST_HEADERS,
     PROBLEM_JSON,
     RETRY_AFTER,
 )
+from server.protocols.ietf.protocol import IetfProtocol
 from server.protocols.location import FILES, Locations
-from server.protocols.tus import TusProtocol, common_headers
+from server.protocols.tus import TusProtocol
 from server.runtime import Runtime
 from server.uploads_api import UploadsApi
 from server.wire import CloseUnread
 
 logger = logging.getLogger(__name__)
 
-_TUS_METHODS: Final = ["POST", "HEAD", "PATCH", "DELETE", "OPTIONS", "GET"]
 # Events of the last requests still reach Redis, but a Redis that is away does not hold the exit up.
 _DRAIN_SECONDS: Final = 2.0
 # Beyond the worker's own grace for running jobs.
@@ -57,12 +58,15 @@ class Application:
         self._stop = anyio.Event()
         self._worked = anyio.Event()
         settings = runtime.settings
-        tus = TusProtocol(
+        parts = (
             runtime.reception,
             runtime.termination,
             callers,
             Locations(settings.public_url, settings.trusted_proxies),
-            downloads=settings.downloads,
+        )
+        protocols = Protocols(
+            TusProtocol(*parts, downloads=settings.downloads),
+            IetfProtocol(*parts, interim=settings.ietf_interim),
         )
         api = UploadsApi(
             runtime.reception,
@@ -75,8 +79,8 @@ class Application:
         )
         self.asgi = Starlette(
             routes=[
-                Route(FILES, tus.collection, methods=["POST", "OPTIONS"]),
-                Route(FILES + "{id}", tus.item, methods=_TUS_METHODS),
+                Route(FILES, protocols.collection, methods=METHODS),
+                Route(FILES + "{id}", protocols.item, methods=METHODS),
                 Route("/api/uploads", api.listing),
                 Route("/api/uploads/{id}", api.one),
                 Route("/api/uploads/{id}/events", api.upload_events),
@@ -159,7 +163,7 @@ def _cors(origins: Sequence[str]) -> Middleware:
     return Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=[*_TUS_METHODS],
+        allow_methods=METHODS,
         allow_headers=CORS_REQUEST_HEADERS,
         expose_headers=CORS_ANSWER_HEADERS,
         max_age=_PREFLIGHT_SECONDS,
@@ -171,10 +175,8 @@ def _problem(request: Request, error: ServerError) -> Response:
 
     Spec: RFC 9457.
     """
-    headers = common_headers() if request.url.path.startswith(FILES) else {}
-    return JSONResponse(
-        error.problem(), error.status, {**headers, **error.headers}, media_type=PROBLEM_JSON
-    )
+    headers = {**error_headers(request), **error.headers}
+    return JSONResponse(error.problem(), error.status, headers, media_type=PROBLEM_JSON)
 
 
 def _answer_refusal(request: Request, error: AdmissionRefused) -> Response:
@@ -198,7 +200,7 @@ def _answer_http(request: Request, error: HTTPException) -> Response:
         "status": int(status),
         "detail": error.detail,
     }
-    headers = common_headers() if request.url.path.startswith(FILES) else {}
+    headers = error_headers(request)
     return JSONResponse(
         {**problem, "code": code, "hint": "see the README for the paths"},
         status,

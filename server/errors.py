@@ -50,6 +50,9 @@ class ServerError(Exception):
         self.hint = hint
         self.code = code or self.code
         self.headers = dict(headers or {})
+        # A protocol that has problem types of its own fills these in.
+        self.problem_type = "about:blank"
+        self.members: dict[str, Any] = {}
 
     def problem(self) -> dict[str, Any]:
         """The body of the answer.
@@ -57,12 +60,13 @@ class ServerError(Exception):
         Spec: RFC 9457, section 3.
         """
         return {
-            "type": "about:blank",
+            "type": self.problem_type,
             "title": self.title or HTTPStatus(self.status).phrase,
             "status": int(self.status),
             "detail": self.message,
             "code": self.code,
             "hint": self.hint,
+            **self.members,
         }
 
 

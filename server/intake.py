@@ -103,12 +103,24 @@ class Intake:
         for interruption in self._active:
             interruption.fire(Ending.STOPPING)
 
-    async def receive(
-        self, request: Request, lock: Lock, *, length: int | None, limit: int
-    ) -> Received:
-        """Append the request's body at `lock.position`; never past `length`.
+    async def is_empty(self, request: Request) -> bool:
+        """Whether a body of undeclared size brings no byte at all."""
+        with anyio.move_on_after(self._idle_seconds):
+            while True:
+                message = await request.receive()
+                if not message.get("more_body", False):
+                    return not message.get("body", b"")
+                if message.get("body", b""):
+                    return False
+        return False
 
-        While the length is not known (None), `limit` is the end (0: there is none).
+    async def receive(
+        self, request: Request, lock: Lock, *, length: int | None, limit: int | None
+    ) -> Received:
+        """Append the request's body at `lock.position`; never past `limit`.
+
+        `length` is the upload's (None: not known yet), for which space was reserved; `limit` is
+        that, or the largest one taken (None: any).
 
         The bytes are durable when this returns, whatever the ending.
         """
@@ -125,8 +137,7 @@ class Intake:
         if self._stopping:
             interruption.fire(Ending.STOPPING)
         try:
-            end = length if length is not None else limit or None
-            ending, error = await self._move(request, appender, interruption, end)
+            ending, error = await self._move(request, appender, interruption, limit)
             with anyio.CancelScope(shield=True):
                 error = await to_thread.run_sync(_flush, appender, limiter=self._writing) or error
         finally:
@@ -136,13 +147,13 @@ class Intake:
         return Received(appender.position, Ending.FAILED if error else ending, error)
 
     async def _move(
-        self, request: Request, appender: Appender, interruption: Interruption, length: int | None
+        self, request: Request, appender: Appender, interruption: Interruption, limit: int | None
     ) -> tuple[Ending, OSError | None]:
         body = (request.scope.get("extensions") or {}).get(EXTENSION)
         try:
             if isinstance(body, BodySocket) and body.available and self._fast.available_tokens >= 1:
                 return await self._receive_fast(body, appender, interruption), None
-            return await self._receive_portably(request, appender, interruption, length), None
+            return await self._receive_portably(request, appender, interruption, limit), None
         except OSError as error:
             return Ending.FAILED, error
 
@@ -163,7 +174,7 @@ class Intake:
         return ending
 
     async def _receive_portably(
-        self, request: Request, appender: Appender, interruption: Interruption, length: int | None
+        self, request: Request, appender: Appender, interruption: Interruption, limit: int | None
     ) -> Ending:
         batch = bytearray()
         begun_at = time.monotonic()
@@ -179,12 +190,12 @@ class Intake:
             appender.arrived()
             # A body without a declared size may be longer than the upload. Its last bytes are
             # written when its end was seen, so that an overlong one never completes the upload.
-            if length is not None and appender.position + len(batch) > length:
+            if limit is not None and appender.position + len(batch) > limit:
                 return Ending.OVERLONG
             if not message[1]:
                 await self._write(appender, batch)
                 return Ending.COMPLETE
-            whole = length is not None and appender.position + len(batch) == length
+            whole = limit is not None and appender.position + len(batch) == limit
             due = len(batch) >= _BATCH_BYTES or time.monotonic() - begun_at >= _BATCH_SECONDS
             if due and not whole:
                 await self._write(appender, batch)

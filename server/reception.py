@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 _HOUR_SECONDS: Final = 3600
 _PROGRESS_SECONDS: Final = 1.0
 _PROVERS: Final = 32
+# The code of a length that does not fit what was said, or came, before.
+INCONSISTENT_LENGTH: Final = "inconsistent_length"
 
 
 class Admission(Protocol):
@@ -105,7 +107,7 @@ class Reception:
         self._admission = admission
         self._emit = emit
         self.max_size = max_size
-        self._ttl_seconds = unfinished_ttl_hours * _HOUR_SECONDS
+        self.ttl_seconds = unfinished_ttl_hours * _HOUR_SECONDS
         self._proving = CapacityLimiter(_PROVERS)
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
@@ -218,11 +220,20 @@ class Reception:
         if offset is None:
             offset = outcome.offset if outcome else 0
         unfinished = outcome is None and offset != upload.length and last_byte_at is not None
-        expires_at = last_byte_at + self._ttl_seconds if unfinished and last_byte_at else None
+        expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None
         if last_byte_at is None and outcome is None:
             raise NotFound("the upload's bytes are gone", "create a new one")
         canceling = outcome is None and self.store.cancel_requested(upload.id)
         return Found(upload, offset, outcome, expires_at, canceling)
+
+    async def digests(self, found: Found) -> Mapping[str, str]:
+        """What the whole file hashes to, hex by `md5` and `sha256`; empty while nobody knows."""
+        if found.outcome is not None:
+            return {name: value for name, value in found.outcome.digests.items() if value}
+        digests = await to_thread.run_sync(self.store.digests, found.upload.id)
+        if digests is None or not found.finished or digests.length != found.offset:
+            return {}
+        return {"md5": digests.md5, "sha256": digests.sha256}
 
     async def settled(self, found: Found) -> Found:
         """The upload with a durable offset that stays true: an idle writer is evicted."""
@@ -240,13 +251,15 @@ class Reception:
         *,
         amend: Callable[[Upload], Upload],
         declared: int | None,
+        finish_at_end: bool = False,
         proof: Proof | None = None,
     ) -> Appended:
         """Append the request's body at `offset`.
 
         `amend` adds what this request tells of the upload (its length, promised digests) under the
-        lock; `declared` is the body's size where it is known beforehand. With `proof` the bytes
-        count only when their checksum is right.
+        lock; `declared` is the body's size where it is known beforehand. With `finish_at_end` an
+        upload whose length nobody said ends where the body ends. With `proof` the bytes count only
+        when their checksum is right.
 
         Raises:
             ChecksumMismatch: the bytes are others than promised; none was kept.
@@ -256,12 +269,12 @@ class Reception:
             InsufficientStorage: the disk is full; what fitted is kept.
         """
         if found.finished or found.outcome is not None:
-            return self._append_nothing(request, found, amend, offset, declared)
+            return await self._append_nothing(request, found, amend, offset, declared)
         try:
             async with self.locker.hold(found.upload.id) as lock:
                 current = await self._current(found.upload.id)
                 if current.finished or current.outcome is not None:
-                    return self._append_nothing(request, current, amend, offset, declared)
+                    return await self._append_nothing(request, current, amend, offset, declared)
                 lock.position = await to_thread.run_sync(
                     self.store.recover, current.upload, lock.descriptor
                 )
@@ -271,11 +284,16 @@ class Reception:
                     received = await self._receive(request, lock, amended)
                 else:
                     received = await self._receive_proven(request, lock, amended, proof)
-                found = await self._look(amended.upload)
+                upload = amended.upload
+                if finish_at_end and upload.length is None and received.ending is Ending.COMPLETE:
+                    # Only now: the bytes are durable and proven, so the length is true.
+                    await to_thread.run_sync(self.store.end_here, upload, lock.descriptor)
+                    upload = upload.with_length(received.position)
+                found = await self._look(upload)
         except NotFound:
             # Its bytes went while we waited for them; how it ended says what to answer.
             ended = await self._current(found.upload.id)
-            return self._append_nothing(request, ended, amend, offset, declared)
+            return await self._append_nothing(request, ended, amend, offset, declared)
         self._conclude(found)
         self._check_disk(received)
         return Appended(found, received)
@@ -289,6 +307,8 @@ class Reception:
         declared: int | None,
     ) -> Found:
         """Judge the request against the upload as it is now, and keep what it tells of it."""
+        # First of all: what the request tells of the length may follow from its offset.
+        _check_offset(found, offset)
         upload = amend(found.upload)
         self.check_size(upload.length)
         amended = replace(found, upload=upload)
@@ -300,7 +320,7 @@ class Reception:
             await to_thread.run_sync(self.store.save, upload, lock.descriptor)
         return amended
 
-    def _append_nothing(
+    async def _append_nothing(
         self,
         request: Request,
         found: Found,
@@ -310,8 +330,12 @@ class Reception:
     ) -> Appended:
         """A request for an upload that takes no more bytes; right if it brings nothing new."""
         self._check_place(found, offset, declared)
-        if declared is None and "transfer-encoding" in request.headers:
-            raise TooLarge("the upload is whole", "send no body")
+        if declared is None and not await self._intake.is_empty(request):
+            raise TooLarge(
+                "append: the upload has all its bytes",
+                "send no more",
+                headers={"Upload-Offset": str(found.offset)},
+            )
         if amend(found.upload) != found.upload:
             raise Conflict(
                 "the upload is whole: nothing can be promised of it any more",
@@ -329,12 +353,7 @@ class Reception:
         return found
 
     def _check_place(self, found: Found, offset: int, declared: int | None) -> None:
-        if offset != found.offset:
-            raise OffsetMismatch(
-                f"append at {offset}: the upload is at {found.offset}",
-                "go on from the offset in this answer",
-                headers={"Upload-Offset": str(found.offset)},
-            )
+        _check_offset(found, offset)
         length = found.upload.length
         if length is None and declared is not None:
             self.check_size(offset + declared)
@@ -342,7 +361,10 @@ class Reception:
             raise BadRequest(
                 f"length {length}: {found.offset} bytes are already here",
                 "say the length of the whole file",
+                code=INCONSISTENT_LENGTH,
             )
+        if length is None and declared is not None:
+            self.check_size(offset + declared)
         if length is not None and declared is not None and offset + declared > length:
             raise TooLarge(
                 f"append of {declared} bytes at {offset}: the upload has {length} bytes",
@@ -399,9 +421,9 @@ class Reception:
         """Receive the body; meanwhile tell of `counted`, or of what is there (None)."""
         async with anyio.create_task_group() as progress:
             progress.start_soon(self._report, lock, found, counted)
-            received = await self._intake.receive(
-                request, lock, length=found.upload.length, limit=self.max_size
-            )
+            length = found.upload.length
+            limit = (self.max_size or None) if length is None else length
+            received = await self._intake.receive(request, lock, length=length, limit=limit)
             progress.cancel_scope.cancel()
         return received
 
@@ -447,6 +469,15 @@ class Reception:
         reopened = replace(current, outcome=None)
         self._emit(UploadFinished(reopened.record()))
         return reopened
+
+
+def _check_offset(found: Found, offset: int) -> None:
+    if offset != found.offset:
+        raise OffsetMismatch(
+            f"append at {offset}: the upload is at {found.offset}",
+            "go on from the offset in this answer",
+            headers={"Upload-Offset": str(found.offset)},
+        )
 
 
 def _check_failed(found: Found) -> None:

@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         description="Web origins (`https://console.example`) whose pages may use this server. "
         "In the environment as JSON.",
     )
+    ietf_interim: bool = Field(
+        False,
+        description="Send interim responses 104 to IETF resumable uploads. Some proxies "
+        "(nginx 1.22) stall a body after one.",
+    )
     tokens_file: Path | None = Field(
         None, description="TOML file of callers: `[[token]] name, sha256, repositories, admin`."
     )

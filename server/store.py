@@ -124,6 +124,15 @@ class UploadStore(TusStorage):
             raise insufficient("take the length", upload.length or 0, self.directory) from error
         self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
 
+    def end_here(self, upload: Upload, descriptor: int) -> None:
+        """The upload's length is what is there: keep that, and free what was reserved ahead.
+
+        The upload's lock must be held, and `descriptor` be its file.
+        """
+        size = os.fstat(descriptor).st_size
+        os.ftruncate(descriptor, size)
+        self._sidecars.write(upload.id, Kind.INFO, upload.with_length(size).to_sidecar())
+
     def measure(self, upload_id: str) -> int | None:
         """The offset: bytes that are in the file and proven; None when there is no file or id."""
         if parse_upload_id(upload_id) is None:

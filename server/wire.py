@@ -6,6 +6,7 @@ Must not know: uploads.
 - A request body may be handed over: the application takes the socket itself and reads the rest of
   the body from it (ASGI extension `EXTENSION`). Plain HTTP/1.1 with Content-Length only; everything
   else goes through `receive()`.
+- An interim response (1xx) may be written before the final one (ASGI extension `INTERIM`).
 - An answer given before the body was read ends the connection gently: the sender gets a moment to
   read the answer before the connection is closed, instead of a reset that destroys it.
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 import httptools
@@ -25,6 +28,9 @@ from server.space import KIB, MIB
 EXTENSION: Final = "tusboat.body"
 # Header fields that came behind a chunked body, as a list of (name, value); complete at its end.
 TRAILERS: Final = "tusboat.trailers"
+# Writes an interim response: status, reason phrase, headers. HTTP/1.1 only.
+INTERIM: Final = "tusboat.interim"
+SendInterim = Callable[[int, str, Mapping[str, str]], None]
 # What a sender that does not listen may still send after our answer, and for how long.
 _LINGER_BYTES: Final = 64 * MIB
 _LINGER_SECONDS: Final = 2.0
@@ -134,8 +140,10 @@ class WireProtocol(HttpToolsProtocol):
         extensions[TRAILERS] = self._trailers
         cycle.transport = cast(asyncio.Transport, _LingeringTransport(self, cycle))
         length = _plain_content_length(self.headers)
-        if length and self.scheme == "http" and self.scope["http_version"] == "1.1":
-            extensions[EXTENSION] = BodySocket(self, cycle, length)
+        if self.scope["http_version"] == "1.1":
+            extensions[INTERIM] = partial(self._send_interim, cycle)
+            if length and self.scheme == "http":
+                extensions[EXTENSION] = BodySocket(self, cycle, length)
 
     def on_body(self, body: bytes) -> None:
         """Count what the parser gives out."""
@@ -145,6 +153,18 @@ class WireProtocol(HttpToolsProtocol):
         if isinstance(handed, BodySocket):
             handed.saw(len(body))
         super().on_body(body)
+
+    def _send_interim(
+        self, cycle: RequestResponseCycle, status: int, reason: str, headers: Mapping[str, str]
+    ) -> None:
+        """Write an interim response, unless it would come too late.
+
+        Spec: RFC 9110, section 15.2.
+        """
+        if cycle.response_started or cycle.disconnected or self.transport.is_closing():
+            return
+        lines = [f"HTTP/1.1 {status} {reason}", *(f"{n}: {v}" for n, v in headers.items())]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     def linger(self) -> None:
         """Finish our side, throw away what still comes, close when the sender is done."""

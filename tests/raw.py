@@ -41,6 +41,8 @@ class Raw:
 
     def __init__(self, port: int, *, timeout_seconds: float = 20) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_seconds)
+        # Interim answers (1xx) that came so far.
+        self.interim: list[Answer] = []
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -77,7 +79,7 @@ class Raw:
         return self.answer(method)
 
     def answer(self, method: str = "GET") -> Answer:
-        """Read one final answer, passing interim ones over."""
+        """Read one final answer; interim ones before it are put aside in `interim`."""
         while True:
             head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
             status = int(head[0].split(" ")[1])
@@ -87,6 +89,7 @@ class Raw:
             }
             if status >= 200:
                 break
+            self.interim.append(Answer(status, headers, b""))
         return Answer(status, headers, self._body(method, status, headers))
 
     def _body(self, method: str, status: int, headers: Mapping[str, str]) -> bytes:

@@ -23,6 +23,8 @@ ROOMS = ("server", "hooks", "buildah")
 HOSTS = frozenset(
     {
         "datatracker.ietf.org",
+        # The types of the draft's problems are URIs there.
+        "iana.org",
         "keepachangelog.com",
         "semver.org",
         "tus.io",

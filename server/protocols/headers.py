@@ -26,9 +26,18 @@ UPLOAD_OFFSET: Final = "Upload-Offset"
 UPLOAD_LENGTH: Final = "Upload-Length"
 UPLOAD_DEFER_LENGTH: Final = "Upload-Defer-Length"
 UPLOAD_METADATA: Final = "Upload-Metadata"
+UPLOAD_CONCAT: Final = "Upload-Concat"
 UPLOAD_EXPIRES: Final = "Upload-Expires"
+INTEROP_VERSION: Final = "Upload-Draft-Interop-Version"
+UPLOAD_COMPLETE: Final = "Upload-Complete"
+UPLOAD_INCOMPLETE: Final = "Upload-Incomplete"
+UPLOAD_LIMIT: Final = "Upload-Limit"
 METHOD_OVERRIDE: Final = "X-HTTP-Method-Override"
 REPR_DIGEST: Final = "Repr-Digest"
+CONTENT_DIGEST: Final = "Content-Digest"
+WANT_REPR_DIGEST: Final = "Want-Repr-Digest"
+CONTENT_DISPOSITION: Final = "Content-Disposition"
+CONTENT_RANGE: Final = "Content-Range"
 UPLOAD_CHECKSUM: Final = "Upload-Checksum"
 TUS_CHECKSUM_ALGORITHM: Final = "Tus-Checksum-Algorithm"
 TRAILER: Final = "Trailer"
@@ -42,6 +51,8 @@ AUTHORIZATION: Final = "Authorization"
 LAST_EVENT_ID: Final = "Last-Event-ID"
 CONNECTION: Final = "Connection"
 ALLOW: Final = "Allow"
+ACCEPT_PATCH: Final = "Accept-Patch"
+ORIGIN: Final = "Origin"
 
 # What a page of another origin may send, and may read, over all protocols.
 CORS_REQUEST_HEADERS: Final = (
@@ -56,13 +67,14 @@ CORS_REQUEST_HEADERS: Final = (
     UPLOAD_DEFER_LENGTH,
     UPLOAD_METADATA,
     UPLOAD_CHECKSUM,
-    "Upload-Concat",
+    UPLOAD_CONCAT,
     REPR_DIGEST,
-    "Content-Digest",
-    "Want-Repr-Digest",
-    "Upload-Draft-Interop-Version",
-    "Upload-Complete",
-    "Upload-Incomplete",
+    CONTENT_DIGEST,
+    WANT_REPR_DIGEST,
+    CONTENT_DISPOSITION,
+    INTEROP_VERSION,
+    UPLOAD_COMPLETE,
+    UPLOAD_INCOMPLETE,
 )
 CORS_ANSWER_HEADERS: Final = (
     LOCATION,
@@ -77,12 +89,13 @@ CORS_ANSWER_HEADERS: Final = (
     UPLOAD_DEFER_LENGTH,
     UPLOAD_METADATA,
     UPLOAD_EXPIRES,
-    "Upload-Concat",
+    UPLOAD_CONCAT,
     REPR_DIGEST,
-    "Upload-Draft-Interop-Version",
-    "Upload-Complete",
-    "Upload-Incomplete",
-    "Upload-Limit",
+    INTEROP_VERSION,
+    UPLOAD_COMPLETE,
+    UPLOAD_INCOMPLETE,
+    UPLOAD_LIMIT,
+    ACCEPT_PATCH,
 )
 
 TUS_1_0_0: Final = "1.0.0"
@@ -97,6 +110,8 @@ TUS_EXTENSIONS: Final = (
 )
 
 OFFSET_OCTET_STREAM: Final = "application/offset+octet-stream"
+PARTIAL_UPLOAD: Final = "application/partial-upload"
+FORM_DATA: Final = "multipart/form-data"
 PROBLEM_JSON: Final = "application/problem+json"
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -146,6 +161,18 @@ def media_type(headers: Headers) -> str:
     Spec: RFC 9110, section 8.3.1.
     """
     return (single(headers, CONTENT_TYPE) or "").split(";", 1)[0].strip().lower()
+
+
+def announces(headers: Headers, name: str) -> bool:
+    """Whether the request says that this field will come behind its body.
+
+    Raises:
+        BadRequest: Trailer is there twice.
+
+    Spec: RFC 9110, section 6.6.2.
+    """
+    names = (single(headers, TRAILER) or "").lower().split(",")
+    return name.lower() in (announced.strip() for announced in names)
 
 
 def has_body(headers: Headers) -> bool:
@@ -207,18 +234,32 @@ def repr_digest(headers: Headers) -> dict[str, str]:
 
     Spec: RFC 9530, section 3; RFC 9651, section 3.2.
     """
+    members = digest_members(headers.getlist(REPR_DIGEST), REPR_DIGEST)
+    return {
+        name: digest(name, members[member], header=REPR_DIGEST)
+        for member, name in _REPR_DIGEST_NAMES.items()
+        if member in members
+    }
+
+
+def digest_members(values: Iterable[str], header: str) -> dict[str, str]:
+    """A digest field's values as one dictionary: Base64 by algorithm; the last of each counts.
+
+    Raises:
+        BadRequest: not a dictionary of byte sequences.
+
+    Spec: RFC 9530, section 2; RFC 9651, section 3.2.
+    """
     found: dict[str, str] = {}
-    for value in headers.getlist(REPR_DIGEST):
+    for value in values:
         for part in value.split(","):
             match = _DIGEST_MEMBER.fullmatch(part.strip())
             if not match:
                 raise BadRequest(
-                    f"header {REPR_DIGEST}: {part.strip()!r} is not `algorithm=:BASE64:`",
+                    f"header {header}: {part.strip()!r} is not `algorithm=:BASE64:`",
                     "for example `md5=:1B2M2Y8AsgTpgAmY7PhCfg==:`",
                 )
-            name = _REPR_DIGEST_NAMES.get(match[1])
-            if name:
-                found[name] = digest(name, match[2], header=REPR_DIGEST)
+            found[match[1]] = match[2]
     return found
 
 

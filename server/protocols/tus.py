@@ -20,20 +20,18 @@ from starlette.responses import FileResponse, Response
 from server.auth import Action, Caller, Callers
 from server.errors import (
     BadRequest,
-    BodyTimeout,
-    Evicted,
     NotFound,
     ServerError,
     TooLarge,
-    Unavailable,
     UnsupportedMediaType,
     UnsupportedVersion,
 )
-from server.intake import Ending, Received
+from server.intake import Ending
 from server.proof import Checksum, Proof
 from server.protocols import headers as h
 from server.protocols.location import Locations
-from server.reception import Appended, Found, Reception
+from server.protocols.terms import lengthened, method, promised, refusal, unchanged
+from server.reception import Found, Reception
 from server.termination import Termination
 from server.upload import Upload, new_upload_id
 from server.wire import TRAILERS
@@ -67,13 +65,17 @@ class TusProtocol:
 
     async def collection(self, request: Request) -> Response:
         """`/files/`: OPTIONS tells what is spoken, POST creates."""
-        if _method(request) == "OPTIONS":
-            return self._options()
-        return await self._create(request)
+        match method(request):
+            case "OPTIONS":
+                return self._options()
+            case "POST":
+                return await self._create(request)
+        allow = {h.ALLOW: h.joined(("POST", "OPTIONS"))}
+        return _answer(HTTPStatus.METHOD_NOT_ALLOWED, allow)
 
     async def item(self, request: Request) -> Response:
         """`/files/ID`: HEAD, PATCH, DELETE, OPTIONS; POST with X-HTTP-Method-Override."""
-        match _method(request):
+        match method(request):
             case "OPTIONS":
                 return self._options()
             case "HEAD":
@@ -121,7 +123,7 @@ class TusProtocol:
                     request,
                     found,
                     0,
-                    amend=_unchanged,
+                    amend=unchanged,
                     declared=h.size(request.headers, h.CONTENT_LENGTH),
                     proof=proof,
                 )
@@ -132,7 +134,7 @@ class TusProtocol:
             # The sender learns where its upload is also when the body broke off: it resumes there.
             found = appended.found
             if appended.received.ending is Ending.OVERLONG:
-                raise _refusal(appended)
+                raise refusal(appended)
             headers[h.UPLOAD_OFFSET] = str(found.offset)
         return _answer(HTTPStatus.CREATED, headers, found)
 
@@ -169,12 +171,12 @@ class TusProtocol:
         if offset is None:
             raise BadRequest(f"PATCH without {h.UPLOAD_OFFSET}", "say where the bytes belong")
         length = h.size(request.headers, h.UPLOAD_LENGTH)
-        promised = h.repr_digest(request.headers)
+        digests = h.repr_digest(request.headers)
         proof = _proof(request)
         found = await self._reception.receivable(request.path_params["id"], caller, Action.WRITE)
 
         def amend(upload: Upload) -> Upload:
-            return _promise(_lengthened(upload, length), promised)
+            return promised(lengthened(upload, length), digests)
 
         amend(found.upload)
         appended = await self._reception.append(
@@ -186,7 +188,7 @@ class TusProtocol:
             proof=proof,
         )
         if appended.received.ending is not Ending.COMPLETE:
-            raise _refusal(appended)
+            raise refusal(appended)
         headers = {h.UPLOAD_OFFSET: str(appended.found.offset)}
         return _answer(HTTPStatus.NO_CONTENT, headers, appended.found)
 
@@ -219,14 +221,6 @@ class TusProtocol:
         return _answer(HTTPStatus.NO_CONTENT)
 
 
-def _method(request: Request) -> str:
-    """The method that is meant.
-
-    Spec: tus 1.0.0, X-HTTP-Method-Override.
-    """
-    return (h.single(request.headers, h.METHOD_OVERRIDE) or request.method).upper()
-
-
 def _check_version(request: Request) -> None:
     if h.single(request.headers, h.TUS_RESUMABLE) != h.TUS_1_0_0:
         raise UnsupportedVersion(
@@ -257,7 +251,7 @@ def _described(request: Request, caller: Caller) -> Upload:
         metadata=pairs,
         expected=h.promised_digests(pairs),
     )
-    return _promise(upload, h.repr_digest(request.headers))
+    return promised(upload, h.repr_digest(request.headers))
 
 
 def _check_body(request: Request, upload: Upload) -> bool:
@@ -295,57 +289,9 @@ def _proof(request: Request) -> Proof | None:
 
     if text is not None:
         return Proof(Checksum(*h.checksum(text)), trailer)
-    announced = (h.single(request.headers, h.TRAILER) or "").lower().split(",")
-    if h.UPLOAD_CHECKSUM.lower() in (name.strip() for name in announced):
+    if h.announces(request.headers, h.UPLOAD_CHECKSUM):
         return Proof(None, trailer)
     return None
-
-
-def _lengthened(upload: Upload, length: int | None) -> Upload:
-    if length is None or length == upload.length:
-        return upload
-    if upload.length is not None:
-        raise BadRequest(
-            f"{h.UPLOAD_LENGTH}: {length}, but the upload has {upload.length} bytes",
-            "a length is said once",
-        )
-    return upload.with_length(length)
-
-
-def _promise(upload: Upload, digests: Mapping[str, str]) -> Upload:
-    """The upload with further promised digests; the same one again is harmless."""
-    for name, value in digests.items():
-        if upload.expected.get(name, value) != value:
-            raise BadRequest(
-                f"{h.REPR_DIGEST}: {name} {value}, but {upload.expected[name]} was promised before",
-                "a digest is said once; send the right one in a new upload",
-                code="digest_conflict",
-            )
-    return upload.expecting(digests) if digests else upload
-
-
-def _unchanged(upload: Upload) -> Upload:
-    return upload
-
-
-def _refusal(appended: Appended) -> Exception:
-    """What a request hears whose body did not come to its end; the bytes that came are kept."""
-    received: Received = appended.received
-    headers = {h.UPLOAD_OFFSET: str(received.position)}
-    hint = "ask with HEAD where it is, and go on from there"
-    match received.ending:
-        case Ending.OVERLONG:
-            return TooLarge(
-                "the body is longer than the upload", "send no more than that", headers=headers
-            )
-        case Ending.IDLE:
-            return BodyTimeout("the body stopped coming", hint, headers=headers)
-        case Ending.STOPPING:
-            return Unavailable(
-                "the server is stopping", hint, headers={**headers, h.RETRY_AFTER: "1"}
-            )
-        case _:
-            return Evicted("a newer request took this upload over", hint, headers=headers)
 
 
 def _answer(
