@@ -40,9 +40,14 @@ def refused(image: str, caller: Someone = EVERYTHING) -> AdmissionRefused:
     return raised.value
 
 
-@pytest.mark.parametrize("metadata", [{}, {"image": ""}, {"filename": "a.tar"}])
+@pytest.mark.parametrize("metadata", [{}, {"filename": "a.tar"}])
 def test_without_an_image_anyone_may_send(metadata: dict[str, str]) -> None:
     Admission(Registries([])).check(metadata, Someone(()))
+
+
+def test_an_empty_image_is_a_mistake_and_not_no_image() -> None:
+    with pytest.raises(InvalidImage):
+        Admission(Registries([])).check({"image": ""}, Someone(("*",)))
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,10 @@ def test_max_size(serve: Serve) -> None:
     for last in (part(9, 4, complete=True), part(9, 4, complete=False)):
         assert ask(server.port, "PATCH", upload, last, b"567").status == 413
         assert ask_chunked(server.port, "PATCH", upload, last, chunks(b"567")).status == 413
+    with Raw(server.port) as raw:
+        # Refused by what it declares, before the body.
+        raw.head("PATCH", upload, {**part(9, 4, complete=False), "Content-Length": "3"})
+        assert raw.answer("PATCH").status == 413
     tus = {**TUS, **OCTETS, "Upload-Offset": "4"}
     assert ask(server.port, "PATCH", upload, tus, b"567").status == 413
     assert ask_chunked(server.port, "PATCH", upload, tus, chunks(b"567")).status == 413
