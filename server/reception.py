@@ -27,6 +27,7 @@ from server.errors import (
     Gone,
     NotFound,
     OffsetMismatch,
+    ServerError,
     TooLarge,
 )
 from server.intake import Ending, Intake, Received
@@ -363,8 +364,6 @@ class Reception:
                 "say the length of the whole file",
                 code=INCONSISTENT_LENGTH,
             )
-        if length is None and declared is not None:
-            self.check_size(offset + declared)
         if length is not None and declared is not None and offset + declared > length:
             raise TooLarge(
                 f"append of {declared} bytes at {offset}: the upload has {length} bytes",
@@ -410,9 +409,10 @@ class Reception:
                 _check_digest(promised, digests[0])
                 await to_thread.run_sync(self.store.prove, upload_id)
                 return received
-        finally:
-            # Nothing to do where the bytes were proven.
-            kept = await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
+        except ServerError:
+            await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
+            raise
+        kept = await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
         return replace(received, position=kept)
 
     async def _receive(

@@ -138,6 +138,23 @@ def test_a_follower_never_reads_what_is_not_proven(server: LiveServer) -> None:
     assert found["md5"] == digest("md5", data).hex()
 
 
+def test_proven_bytes_keep_the_digests_that_a_follower_left(serve: Serve) -> None:
+    """A follower may be done the moment the last bytes count, before their request has ended."""
+    server = serve(run_worker=False)
+    data = random.Random(14).randbytes(MIB)
+    upload = create(server.port, len(data))
+    beside = stored(server, upload).with_suffix(".digest")
+    with Raw(server.port) as raw:
+        place = {"Upload-Offset": "0", "Content-Length": str(len(data))}
+        raw.head("PATCH", upload, {**TUS, **OCTETS, **place, **checksum("md5", data)})
+        raw.send(data[:-1])
+        wait_until(lambda: stored(server, upload).stat().st_size > 0, what="bytes on disk")
+        beside.write_text('{"length": 0, "md5": "", "sha256": ""}')
+        raw.send(data[-1:])
+        assert raw.answer("PATCH").status == 204
+    assert beside.exists()
+
+
 def send_with_trailer(raw: Raw, upload: str, body: bytes, trailer: str) -> None:
     announced = {"Trailer": "Upload-Checksum", "Transfer-Encoding": "chunked"}
     raw.head("PATCH", upload, {**TUS, **OCTETS, "Upload-Offset": "0", **announced})
