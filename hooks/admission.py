@@ -14,7 +14,7 @@ from pathlib import Path
 from buildah.errors import InvalidReference, RegistryNotAllowed, RepositoryNotAllowed
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry, resolve
-from hooks.budget import space_needed_bytes
+from hooks.budget import space_to_promise_bytes
 from hooks.errors import ImageForbidden, InvalidImage
 from hooks.ports import Caller
 
@@ -43,7 +43,9 @@ class Admission:
 
     def working_space(self, metadata: Mapping[str, str], length: int) -> int:
         """Bytes that the steps will need beside an archive of this length; 0 without `image`."""
-        return space_needed_bytes(length, self._storage_driver) if metadata.get("image") else 0
+        if not metadata.get("image"):
+            return 0
+        return space_to_promise_bytes(length, self._storage_driver)
 
     def registry(self, reference: ImageReference) -> Registry:
         """Where to push, as the settings allow it now.
