@@ -35,9 +35,14 @@ def remembered(home: Path) -> list[Path]:
 
 
 def documents(server_url: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = requests.get(f"{server_url}/api/uploads", timeout=10).json()[
-        "uploads"
-    ]
+    """Every upload's document, newest first, over all pages."""
+    rows: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        query = {"cursor": cursor} if cursor else {}
+        page = requests.get(f"{server_url}/api/uploads", query, timeout=10).json()
+        rows += page["uploads"]
+        cursor = page["next"]
     return rows
 
 
