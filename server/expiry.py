@@ -20,8 +20,8 @@ from hooks.events import UploadEnded, UploadEvent, UploadRemoved
 from hooks.ports import Swept
 from hooks.record import Record, Status, rfc3339
 from server.errors import NotFound, UploadLocked
+from server.finder import Finder, Found
 from server.locker import Locker
-from server.reception import Found, Reception
 from server.space import is_disk_full
 from server.store import UploadStore
 from server.upload import UploadId
@@ -49,14 +49,14 @@ class Expiry:
         self,
         store: UploadStore,
         locker: Locker,
-        reception: Reception,
+        finder: Finder,
         emit: Callable[[UploadEvent], None],
         times: Times,
     ) -> None:
         """Wire the parts."""
         self._store = store
         self._locker = locker
-        self._reception = reception
+        self._finder = finder
         self._emit = emit
         self._times = times
 
@@ -89,7 +89,7 @@ class Expiry:
 
     def _found(self, upload_id: str) -> Found | None:
         upload = self._store.find(upload_id)
-        return self._reception.glance(upload) if upload else None
+        return self._finder.glance(upload) if upload else None
 
     def _due(self, upload_id: str) -> str | None:
         """Why the upload, its archive or its history may go now; None: it stays."""
@@ -97,7 +97,7 @@ class Expiry:
         if found is None:
             return None
         if found.outcome is None:
-            return "unfinished, expired" if self._reception.is_expired(found) else None
+            return "unfinished, expired" if found.expired else None
         age = self._store.outcome_age_seconds(upload_id) or 0.0
         if self._store.measure(upload_id) is None:
             return "history" if age > self._times.history_days * _DAY_SECONDS else None

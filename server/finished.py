@@ -16,8 +16,8 @@ from hooks.ports import Digests, Growth, Swept, UploadBusy
 from hooks.record import Record
 from server.errors import NotFound, UploadLocked
 from server.expiry import Expiry
+from server.finder import Finder, Found
 from server.locker import Locker
-from server.reception import Found, Reception
 from server.store import UploadStore
 
 
@@ -95,13 +95,11 @@ class StoredUpload:
 class StoredUploads:
     """All uploads of the store (an `Uploads`)."""
 
-    def __init__(
-        self, store: UploadStore, locker: Locker, reception: Reception, expiry: Expiry
-    ) -> None:
+    def __init__(self, store: UploadStore, locker: Locker, finder: Finder, expiry: Expiry) -> None:
         """Wire the parts."""
         self._store = store
         self._locker = locker
-        self._reception = reception
+        self._finder = finder
         self._expiry = expiry
 
     async def finished(self) -> list[str]:
@@ -117,7 +115,7 @@ class StoredUploads:
         if self._store.measure(upload_id) is None or self._store.outcome(upload_id) is not None:
             return None
         upload = self._store.find(upload_id)
-        found = self._reception.glance(upload) if upload else None
+        found = self._finder.glance(upload) if upload else None
         return found if found and found.finished and found.outcome is None else None
 
     async def get(self, upload_id: str) -> StoredUpload | None:

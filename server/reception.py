@@ -7,7 +7,6 @@ Must not know: header names, which protocol asks.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -18,7 +17,7 @@ from starlette.requests import Request
 
 from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
 from hooks.ports import Caller as AdmittedCaller
-from hooks.record import Record, Status
+from hooks.record import Status
 from server.auth import Action, Caller, authorize
 from server.errors import (
     BadRequest,
@@ -30,6 +29,7 @@ from server.errors import (
     ServerError,
     TooLarge,
 )
+from server.finder import Finder, Found
 from server.intake import Ending, Intake, Received
 from server.locker import Lock, Locker
 from server.proof import Checksum, Proof, Prover
@@ -39,7 +39,6 @@ from server.upload import Upload
 
 logger = logging.getLogger(__name__)
 
-_HOUR_SECONDS: Final = 3600
 _PROGRESS_SECONDS: Final = 1.0
 _PROVERS: Final = 32
 # The code of a length that does not fit what was said, or came, before.
@@ -57,29 +56,6 @@ class Admission(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
-    """An upload as it is now. `outcome` says how it ended, if it did."""
-
-    upload: Upload
-    offset: int
-    outcome: Record | None
-    expires_at: float | None
-    canceling: bool = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether every byte came (the archive itself may be gone by now)."""
-        return self.offset == self.upload.length
-
-    def record(self) -> Record:
-        """The status document, as the disk alone tells it."""
-        if self.outcome is not None:
-            return self.outcome
-        status = Status.QUEUED if self.finished else Status.RECEIVING
-        return self.upload.record(status=status, offset=self.offset, expires_at=self.expires_at)
-
-
-@dataclass(frozen=True)
 class Appended:
     """What an append left: the upload, its offset, when it expires, and how the body ended."""
 
@@ -93,22 +69,22 @@ class Reception:
     def __init__(
         self,
         store: UploadStore,
+        finder: Finder,
         locker: Locker,
         intake: Intake,
         admission: Admission,
         emit: Callable[[UploadEvent], None],
         *,
         max_size: int,
-        unfinished_ttl_hours: float,
     ) -> None:
         """Wire the parts; `max_size` 0 means that only the disk limits."""
         self.store = store
+        self.finder = finder
         self.locker = locker
         self._intake = intake
         self._admission = admission
         self._emit = emit
         self.max_size = max_size
-        self.ttl_seconds = unfinished_ttl_hours * _HOUR_SECONDS
         self._proving = CapacityLimiter(_PROVERS)
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
@@ -189,43 +165,12 @@ class Reception:
     def _check_alive(self, found: Found) -> None:
         status = found.outcome.status if found.outcome else None
         canceled = status is Status.CANCELED or (found.canceling and not found.finished)
-        if canceled or self.is_expired(found) or status is Status.EXPIRED:
+        if canceled or found.expired or status is Status.EXPIRED:
             word = "was canceled" if canceled else "has expired"
             raise Gone(f"the upload {word}", "create a new one and send it from the start")
 
-    @staticmethod
-    def is_expired(found: Found) -> bool:
-        """Whether an unfinished upload's time is over (a sweep may not have come by yet)."""
-        return found.expires_at is not None and found.expires_at <= time.time()
-
     async def _look(self, upload: Upload) -> Found:
-        return await to_thread.run_sync(self.look, upload)
-
-    def glance(self, upload: Upload) -> Found | None:
-        """As `look`; None for an upload that is being removed just now. Blocking."""
-        try:
-            return self.look(upload)
-        except NotFound:
-            return None
-
-    def look(self, upload: Upload) -> Found:
-        """How the upload stands on disk now. Blocking.
-
-        Raises:
-            NotFound: neither its bytes nor an outcome are there.
-        """
-        # The outcome is read after the size: an archive is only removed once its outcome is there.
-        offset = self.store.measure(upload.id)
-        last_byte_at = self.store.last_byte_at(upload.id)
-        outcome = self.store.outcome(upload.id)
-        if offset is None:
-            offset = outcome.offset if outcome else 0
-        unfinished = outcome is None and offset != upload.length and last_byte_at is not None
-        expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None
-        if last_byte_at is None and outcome is None:
-            raise NotFound("the upload's bytes are gone", "create a new one")
-        canceling = outcome is None and self.store.cancel_requested(upload.id)
-        return Found(upload, offset, outcome, expires_at, canceling)
+        return await to_thread.run_sync(self.finder.look, upload)
 
     async def digests(self, found: Found) -> Mapping[str, str]:
         """What the whole file hashes to, hex by `md5` and `sha256`; empty while nobody knows."""

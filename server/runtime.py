@@ -27,6 +27,7 @@ from hooks.status import DAY_SECONDS, StatusStore
 from hooks.steps import image_steps
 from hooks.worker import Worker
 from server.expiry import Expiry, Times
+from server.finder import Finder
 from server.finished import StoredUploads
 from server.intake import Intake
 from server.locker import Locker, probe_locks
@@ -78,19 +79,20 @@ class Runtime:
         )
         self.store = UploadStore(uploads_dir, self.locker, durable=durable)
         self.intake = Intake(body_idle_seconds=settings.body_idle_seconds, durable=durable)
+        finder = Finder(self.store, unfinished_ttl_hours=settings.unfinished_ttl_hours)
         self.reception = Reception(
             self.store,
+            finder,
             self.locker,
             self.intake,
             self.admission,
             self.relay.emit,
             max_size=settings.max_size,
-            unfinished_ttl_hours=settings.unfinished_ttl_hours,
         )
         self.termination = Termination(self.store, self.locker, self.lifecycle, self.relay.emit)
         times = Times(settings.finished_ttl_hours, settings.history_days)
-        expiry = Expiry(self.store, self.locker, self.reception, self.relay.emit, times)
-        self.uploads = StoredUploads(self.store, self.locker, self.reception, expiry)
+        expiry = Expiry(self.store, self.locker, finder, self.relay.emit, times)
+        self.uploads = StoredUploads(self.store, self.locker, finder, expiry)
         self.retention = Retention(
             self.uploads,
             self.leases,

@@ -16,8 +16,8 @@ from anyio import to_thread
 from hooks.events import UploadEnded, UploadEvent, UploadRemoved
 from hooks.record import Record, Status
 from server.errors import Conflict, NotFound, UploadLocked
+from server.finder import Found
 from server.locker import Locker
-from server.reception import Found
 from server.store import UploadStore
 
 # A step's process group is killed within seconds; after this the sender is told to ask again.

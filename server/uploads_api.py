@@ -27,8 +27,9 @@ from hooks.record import Record, Status
 from hooks.status import StatusStore
 from server.auth import Action, Caller, Callers
 from server.errors import BadRequest, ServerError, Unavailable
+from server.finder import Found
 from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, digest, single
-from server.reception import Found, Reception
+from server.reception import Reception
 from server.termination import Termination
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ class UploadsApi:
         uploads = (store.find(upload_id) for upload_id in store.ids())
         mine = [upload for upload in uploads if upload and caller.sees(upload.owner)]
         mine.sort(key=lambda upload: (upload.created_at, upload.id), reverse=True)
-        found = (self._reception.glance(upload) for upload in mine)
+        found = (self._reception.finder.glance(upload) for upload in mine)
         return [one for one in found if one]
 
     async def _record(self, found: Found) -> Record:
@@ -219,7 +220,7 @@ class UploadsApi:
         disk = found.record()
         if found.outcome is not None or known is None or known.status.terminal:
             return disk
-        if self._reception.is_expired(found):
+        if found.expired:
             return replace(disk, status=Status.EXPIRED)
         if not found.finished or known.status is Status.RECEIVING:
             return disk

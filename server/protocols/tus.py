@@ -26,12 +26,13 @@ from server.errors import (
     UnsupportedMediaType,
     UnsupportedVersion,
 )
+from server.finder import Found
 from server.intake import Ending
 from server.proof import Checksum, Proof
 from server.protocols import headers as h
 from server.protocols.location import Locations
 from server.protocols.terms import lengthened, method, promised, refusal, unchanged
-from server.reception import Found, Reception
+from server.reception import Reception
 from server.termination import Termination
 from server.upload import Upload, new_upload_id
 from server.wire import TRAILERS

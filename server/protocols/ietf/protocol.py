@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.auth import Action, Callers
 from server.errors import BadRequest, ServerError, TooLarge, UnsupportedMediaType
+from server.finder import Found
 from server.intake import Ending
 from server.protocols import headers as h
 from server.protocols.digests import content_proof, wanted_digest
@@ -29,7 +30,7 @@ from server.protocols.ietf.creation import check_plain, declared_bytes, new_uplo
 from server.protocols.ietf.dialect import Dialect, dialect_of, integer, named_dialect
 from server.protocols.location import Locations
 from server.protocols.terms import lengthened, method, promised, refusal, unchanged
-from server.reception import INCONSISTENT_LENGTH, Appended, Found, Reception
+from server.reception import INCONSISTENT_LENGTH, Appended, Reception
 from server.termination import Termination
 from server.upload import Upload, parse_upload_id
 from server.wire import INTERIM, SendInterim
@@ -98,7 +99,7 @@ class IetfProtocol:
 
     def _limits(self, dialect: Dialect, found: Found | None = None) -> dict[str, str]:
         """Upload-Limit of one upload, or of any."""
-        age_seconds: float | None = self._reception.ttl_seconds
+        age_seconds: float | None = self._reception.finder.ttl_seconds
         if found is not None:
             age_seconds = None if found.expires_at is None else found.expires_at - time.time()
         age = None if age_seconds is None else max(0, int(age_seconds))
