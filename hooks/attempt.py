@@ -18,6 +18,7 @@ from enum import StrEnum
 import anyio
 
 from buildah.errors import BuildahError, InvalidReference
+from hooks.assemble import AssembleParts
 from hooks.errors import CoordinationLost
 from hooks.job import Job
 from hooks.pipeline import Pipeline, StepContext
@@ -64,6 +65,7 @@ class Attempt:
         self.upload_id = delivery.upload_id
         self.ended = anyio.Event()
         self._desk = desk
+        self._pipeline = desk.pipeline
         self._delivery = delivery
         self._work = anyio.CancelScope()
         self._interruption: Interruption | None = None
@@ -123,6 +125,8 @@ class Attempt:
         if upload is None:
             await self._settle()
             return
+        if not upload.in_parts:
+            self._pipeline = self._pipeline.without(AssembleParts.name)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, upload)
             outcome = await self._outcome(upload)
@@ -145,7 +149,7 @@ class Attempt:
     async def _outcome(self, upload: FinishedUpload) -> Record | None:
         """Do the work; None when somebody else has to end it."""
         earlier = await self._earlier()
-        fresh = upload.record.with_steps(self._desk.pipeline.names)
+        fresh = upload.record.with_steps(self._pipeline.names)
         first = replace(fresh, results=earlier.results) if earlier else fresh
         document = Report(self._desk.status, first)
         if await upload.cancel_requested():
@@ -155,7 +159,7 @@ class Attempt:
         try:
             job = Job.of(upload)
         except InvalidReference as error:
-            step = self._desk.pipeline.names[0]
+            step = self._pipeline.names[0]
             failure = Failure(error.code, step, error.message, error.hint, error.retryable)
             return self._unworkable(document, failure)
         return await self._worked(StepContext(job, upload, document))
@@ -179,7 +183,7 @@ class Attempt:
         return outcome
 
     async def _run_pipeline(self, context: StepContext) -> Failure | None:
-        pipeline, document = self._desk.pipeline, context.document
+        pipeline, document = self._pipeline, context.document
         try:
             return await pipeline.run(context)
         except Exception as error:
@@ -216,7 +220,7 @@ class Attempt:
         """A job that fails before its work begins."""
         document.begin(failure.step)
         document.end(StepState.FAILED, failure.message)
-        document.leave_waiting(self._desk.pipeline.names, StepState.SKIPPED, "not reached")
+        document.leave_waiting(self._pipeline.names, StepState.SKIPPED, "not reached")
         return document.closed(Status.FAILED, failure)
 
     def _canceled(self, document: Report) -> Record:
@@ -253,7 +257,7 @@ class Attempt:
         try:
             upload = await self._desk.uploads.get(self.upload_id)
             if upload is not None:
-                waiting = upload.record.with_steps(self._desk.pipeline.names)
+                waiting = upload.record.with_steps(self._pipeline.names)
                 await self._desk.status.put(waiting)
             await self._desk.queue.give_back(self._delivery)
         except CoordinationLost as error:

@@ -27,9 +27,10 @@ class UploadGrew:
 
 @dataclass(frozen=True)
 class UploadFinished:
-    """Every byte is there and durable."""
+    """Every byte is there and durable; with `in_parts`, in several files."""
 
     record: Record
+    in_parts: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hooks.queue import JobQueue
 from hooks.record import Record, Status, utc_now
 from hooks.redis import Signal, Signals
 from hooks.status import StatusStore
-from hooks.steps import STEP_NAMES
+from hooks.steps import step_names
 
 logger = logging.getLogger(__name__)
 
@@ -67,16 +67,16 @@ class Lifecycle:
                 # Followers first: they are in more of a hurry than whoever watches.
                 await self._signals.send(Signal.GREW, record.id)
                 await self._status.put(record)
-            case UploadFinished(record):
-                await self._start(record)
+            case UploadFinished(record, in_parts):
+                await self._start(record, step_names(in_parts=in_parts))
             case UploadRemoved(upload_id, owner):
                 await self._queue.withdraw(upload_id)
                 await self._status.remove(upload_id, owner)
 
-    async def _start(self, record: Record) -> None:
+    async def _start(self, record: Record, steps: tuple[str, ...]) -> None:
         """Say that the upload waits, then let a worker have it."""
         waiting = replace(
-            record.with_steps(STEP_NAMES),
+            record.with_steps(steps),
             status=Status.QUEUED,
             results=(),
             error=None,

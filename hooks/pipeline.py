@@ -113,6 +113,10 @@ class Pipeline:
         self._steps = tuple(steps)
         self._retry = retry or Retry()
 
+    def without(self, name: str) -> Pipeline:
+        """The same without the step of that name."""
+        return Pipeline([step for step in self._steps if step.name != name], retry=self._retry)
+
     @property
     def names(self) -> list[str]:
         """The steps' names, in order."""

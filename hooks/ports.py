@@ -6,7 +6,7 @@ Must not know: who implements it. The composition root hands the implementation 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ class Caller(Protocol):
 
 
 class FinishedUpload(Protocol):
-    """A whole upload: every byte is in the file at `path`."""
+    """A whole upload: every byte is in the file at `path` (once assembled, if it is in parts)."""
 
     @property
     def id(self) -> str:
@@ -87,6 +87,19 @@ class FinishedUpload(Protocol):
     @property
     def record(self) -> Record:
         """The status document as the disk alone can tell it (status `queued`)."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it was sent as several uploads; `assemble` makes one file of them."""
+
+    async def assemble(self, progress: Callable[[int, int], None]) -> None:
+        """Put the parts into the file at `path`, from where it was left, each one's space freed.
+
+        The lock must be held. `progress` hears of bytes done and of their total.
+
+        Raises:
+            OSError: the disk is full, or a part cannot be read; it can be called again.
+        """
 
     def lock(self) -> AbstractAsyncContextManager[None]:
         """Hold the upload: nobody else works on it, removes it or expires it meanwhile.
@@ -127,7 +140,11 @@ class Uploads(Protocol):
         """How the upload ended, if it ended."""
 
     def growth(self, upload_id: str) -> Growth | None:
-        """How far it has come; None when it is gone. Blocking: for a follower's own thread."""
+        """How far its file has come. Blocking: for a follower's own thread.
+
+        None when it is gone, or when there is nothing in it to follow: partials are nothing by
+        themselves, and what they become is read while it is assembled.
+        """
 
     def location(self, upload_id: str) -> str:
         """The path of the data file."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hooks.admission import Admission
+from hooks.assemble import AssembleParts
 from hooks.pipeline import Step
 from hooks.ports import Uploads
 from hooks.push import CleanUp, LoadImage, PushImage
@@ -16,6 +17,11 @@ from hooks.redis import Leases
 from hooks.verify import VerifyDigest
 
 STEP_NAMES = (VerifyDigest.name, LoadImage.name, PushImage.name, CleanUp.name)
+
+
+def step_names(*, in_parts: bool) -> tuple[str, ...]:
+    """The steps of an upload that is in one file, or in several."""
+    return (AssembleParts.name, *STEP_NAMES) if in_parts else STEP_NAMES
 
 
 def image_steps(
@@ -26,8 +32,9 @@ def image_steps(
     jobs_dir: Path,
     storage_driver: str,
 ) -> tuple[Step, ...]:
-    """Verify, load, push, clean up; workspaces are made below `jobs_dir`."""
+    """Assemble, verify, load, push, clean up; workspaces are made below `jobs_dir`."""
     return (
+        AssembleParts(uploads),
         VerifyDigest(uploads, leases),
         LoadImage(admission, jobs_dir, storage_driver),
         PushImage(admission),

@@ -65,7 +65,7 @@ class Application:
             Locations(settings.public_url, settings.trusted_proxies),
         )
         protocols = Protocols(
-            TusProtocol(*parts, downloads=settings.downloads),
+            TusProtocol(runtime.finals, *parts, downloads=settings.downloads),
             IetfProtocol(*parts, interim=settings.ietf_interim),
         )
         api = UploadsApi(

@@ -94,7 +94,7 @@ class Expiry:
     def _due(self, upload_id: str) -> str | None:
         """Why the upload, its archive or its history may go now; None: it stays."""
         found = self._found(upload_id)
-        if found is None:
+        if found is None or found.part_of is not None:
             return None
         if found.outcome is None:
             return "unfinished, expired" if found.expired else None
@@ -122,7 +122,8 @@ class Expiry:
         if await to_thread.run_sync(self._store.measure, upload_id) is None:
             return await self._forget(upload_id)
         try:
-            async with self._locker.hold(upload_id, wait_seconds=0):
+            parts = await to_thread.run_sync(self._store.parts, upload_id)
+            async with self._locker.hold_all(upload_id, parts, wait_seconds=0):
                 # Somebody may have gone on with it while we came for it.
                 found = await to_thread.run_sync(self._found, upload_id)
                 reason = await to_thread.run_sync(self._due, upload_id)

@@ -13,7 +13,7 @@ from typing import Final
 from hooks.record import Record, Status
 from server.errors import NotFound
 from server.store import UploadStore
-from server.upload import Upload
+from server.upload import Upload, UploadId
 
 _HOUR_SECONDS: Final = 3600
 
@@ -27,6 +27,7 @@ class Found:
     outcome: Record | None
     expires_at: float | None
     canceling: bool = False
+    part_of: UploadId | None = None
 
     @property
     def finished(self) -> bool:
@@ -42,7 +43,8 @@ class Found:
         """The status document, as the disk alone tells it."""
         if self.outcome is not None:
             return self.outcome
-        status = Status.QUEUED if self.finished else Status.RECEIVING
+        queued = self.finished and not self.upload.partial
+        status = Status.QUEUED if queued else Status.RECEIVING
         return self.upload.record(status=status, offset=self.offset, expires_at=self.expires_at)
 
 
@@ -67,15 +69,67 @@ class Finder:
         Raises:
             NotFound: neither its bytes nor an outcome are there.
         """
+        if upload.parts:
+            return self._look_at_final(upload)
+        final = self.final_of(upload)
+        if final is not None:
+            return self._look_at_part(upload, final)
+        return self._look_at_one(upload)
+
+    def final_of(self, upload: Upload) -> Upload | None:
+        """The final upload that a partial is a part of."""
+        claimer = self._store.claimer(upload.id) if upload.partial else None
+        return self._store.find(claimer) if claimer else None
+
+    def _look_at_one(self, upload: Upload) -> Found:
         # The outcome is read after the size: an archive is only removed once its outcome is there.
         offset = self._store.measure(upload.id)
         last_byte_at = self._store.last_byte_at(upload.id)
         outcome = self._store.outcome(upload.id)
         if offset is None:
             offset = outcome.offset if outcome else 0
-        unfinished = outcome is None and offset != upload.length and last_byte_at is not None
-        expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None
+        # A whole partial that nobody makes a part of anything expires like an unfinished upload.
+        unfinished = outcome is None and (offset != upload.length or upload.partial)
         if last_byte_at is None and outcome is None:
             raise NotFound("the upload's bytes are gone", "create a new one")
+        expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None
         canceling = outcome is None and self._store.cancel_requested(upload.id)
         return Found(upload, offset, outcome, expires_at, canceling)
+
+    def _look_at_part(self, upload: Upload, final: Upload) -> Found:
+        """A part lives and ends with its final upload, which may have taken its bytes already."""
+        whole = self._look_at_final(final)
+        offset = upload.length if whole.upload.sealed else self._store.measure(upload.id)
+        if offset is None or whole.outcome is not None:
+            offset = upload.length or 0
+        return Found(
+            upload, offset, whole.outcome, whole.expires_at, whole.canceling, part_of=final.id
+        )
+
+    def _look_at_final(self, upload: Upload) -> Found:
+        """The sum of its parts; once it is sealed, what the parts were then."""
+        store = self._store
+        outcome = store.outcome(upload.id)
+        started_at = store.last_byte_at(upload.id)
+        if started_at is None and outcome is None:
+            raise NotFound("the upload's bytes are gone", "create a new one")
+        canceling = outcome is None and store.cancel_requested(upload.id)
+        if upload.sealed:
+            return Found(upload, upload.length or 0, outcome, None, canceling)
+        if outcome is not None:
+            upload = upload if outcome.length is None else upload.with_length(outcome.length)
+            return Found(upload, outcome.offset, outcome, None)
+        own = store.parts(upload.id)
+        parts = [part for part in (store.find(one) for one in own) if part]
+        sizes = [store.measure(part.id) for part in parts]
+        if None in sizes and (now := store.find(upload.id)) is not None and now.sealed:
+            return self._look_at_final(now)
+        lengths = [part.length for part in parts if part.length is not None]
+        offset = sum(size or 0 for size in sizes)
+        if len(lengths) == len(upload.parts):
+            upload = upload.with_length(sum(lengths))
+        times = [store.last_byte_at(one) for one in (upload.id, *own)]
+        last_byte_at = max((at for at in times if at is not None), default=0.0)
+        unfinished = offset != upload.length
+        expires_at = last_byte_at + self.ttl_seconds if unfinished else None
+        return Found(upload, offset, None, expires_at, canceling)

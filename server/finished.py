@@ -6,7 +6,7 @@ Must not know: steps, Redis, HTTP.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from hooks.ports import Digests, Growth, Swept, UploadBusy
 from hooks.record import Record
+from server.assembly import Assembly
 from server.errors import NotFound, UploadLocked
 from server.expiry import Expiry
 from server.finder import Finder, Found
@@ -24,9 +25,17 @@ from server.store import UploadStore
 class StoredUpload:
     """One whole upload without an outcome (a `FinishedUpload`)."""
 
-    def __init__(self, store: UploadStore, locker: Locker, expiry: Expiry, found: Found) -> None:
+    def __init__(
+        self,
+        store: UploadStore,
+        locker: Locker,
+        expiry: Expiry,
+        assembly: Assembly,
+        found: Found,
+    ) -> None:
         """Describe what was found."""
         self._store = store
+        self._assembly = assembly
         self._locker = locker
         self._expiry = expiry
         self._found = found
@@ -60,6 +69,19 @@ class StoredUpload:
     def record(self) -> Record:
         """The status document as the disk alone can tell it."""
         return self._found.record()
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it was sent as several uploads."""
+        return bool(self._found.upload.parts)
+
+    async def assemble(self, progress: Callable[[int, int], None]) -> None:
+        """Make one file of its parts, from where it was left.
+
+        Raises:
+            OSError: the disk is full, or a part cannot be read.
+        """
+        await self._assembly.run(self._found.upload, progress)
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
@@ -101,6 +123,7 @@ class StoredUploads:
         self._locker = locker
         self._finder = finder
         self._expiry = expiry
+        self._assembly = Assembly(store, finder)
 
     async def finished(self) -> list[str]:
         """Ids of uploads that are whole and have no outcome."""
@@ -116,22 +139,27 @@ class StoredUploads:
             return None
         upload = self._store.find(upload_id)
         found = self._finder.glance(upload) if upload else None
-        return found if found and found.finished and found.outcome is None else None
+        whole = found is not None and found.finished and found.outcome is None
+        return found if found and whole and not found.upload.partial else None
 
     async def get(self, upload_id: str) -> StoredUpload | None:
         """A whole upload without an outcome."""
         found = await to_thread.run_sync(self._found, upload_id)
-        return StoredUpload(self._store, self._locker, self._expiry, found) if found else None
+        if found is None:
+            return None
+        return StoredUpload(self._store, self._locker, self._expiry, self._assembly, found)
 
     async def outcome(self, upload_id: str) -> Record | None:
         """How the upload ended, if it ended."""
         return await to_thread.run_sync(self._store.outcome, upload_id)
 
     def growth(self, upload_id: str) -> Growth | None:
-        """How far it has come. Blocking."""
+        """How far its file has come; None where there is nothing to follow. Blocking."""
         proven = self._store.measure(upload_id)
         upload = self._store.find(upload_id)
-        return None if proven is None or upload is None else Growth(upload.length, proven)
+        if proven is None or upload is None or upload.concatenation is not None:
+            return None
+        return Growth(upload.length, proven)
 
     def location(self, upload_id: str) -> str:
         """The path of the data file."""

@@ -13,8 +13,9 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -107,6 +108,24 @@ class Locker:
         finally:
             del self._held[upload_id]
             lock.release()
+
+    @asynccontextmanager
+    async def hold_all(
+        self,
+        upload_id: str,
+        parts: Iterable[str],
+        *,
+        wait_seconds: float | None = None,
+        force: bool = False,
+    ) -> AsyncIterator[Lock]:
+        """As `hold`, of an upload and its parts; a part without a data file needs no lock."""
+        async with AsyncExitStack() as held:
+            hold = partial(self.hold, wait_seconds=wait_seconds, force=force)
+            lock = await held.enter_async_context(hold(upload_id))
+            for part in parts:
+                with suppress(NotFound):
+                    await held.enter_async_context(hold(part))
+            yield lock
 
     async def _acquire(self, upload_id: str, patience: float, *, force: bool) -> Lock:
         descriptor = await to_thread.run_sync(_open, self._directory / upload_id)

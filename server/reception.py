@@ -23,6 +23,7 @@ from server.errors import (
     BadRequest,
     ChecksumMismatch,
     Conflict,
+    Forbidden,
     Gone,
     NotFound,
     OffsetMismatch,
@@ -99,11 +100,16 @@ class Reception:
         self._admission.check(upload.metadata, caller)
         await to_thread.run_sync(self._begin, upload)
         found = await self._look(upload)
-        self._emit(UploadCreated(found.record()))
-        if found.finished:
-            self._emit(UploadFinished(found.record()))
-        logger.info("upload created", extra={"upload_id": upload.id, "length": upload.length})
+        self.announce(found)
         return found
+
+    def announce(self, found: Found) -> None:
+        """Tell that the upload is there, and whole if it is."""
+        record = found.record()
+        self._emit(UploadCreated(record))
+        if found.finished and not found.upload.partial:
+            self._emit(UploadFinished(record, in_parts=bool(found.upload.parts)))
+        logger.info("upload created", extra={"upload_id": record.id, "length": record.length})
 
     def check_size(self, length: int | None) -> None:
         """Refuse a length over the limit.
@@ -137,7 +143,8 @@ class Reception:
             )
 
     def _begin(self, upload: Upload) -> None:
-        self.check_space(upload.length or 0, upload.metadata)
+        # Nothing follows a partial by itself: what is to follow is the final upload's to ask for.
+        self.check_space(upload.length or 0, {} if upload.partial else upload.metadata)
         self.store.begin(upload)
 
     async def find(self, upload_id: str, caller: Caller, action: Action) -> Found:
@@ -183,7 +190,7 @@ class Reception:
 
     async def settled(self, found: Found) -> Found:
         """The upload with a durable offset that stays true: an idle writer is evicted."""
-        if found.finished or found.outcome is not None:
+        if found.finished or found.outcome is not None or found.upload.parts:
             return found
         await self.locker.settle(found.upload.id)
         offset = await to_thread.run_sync(self.store.durable_offset, found.upload.id)
@@ -208,12 +215,18 @@ class Reception:
         when their checksum is right.
 
         Raises:
+            Forbidden: it is a final upload, made of other uploads' bytes.
             ChecksumMismatch: the bytes are others than promised; none was kept.
             OffsetMismatch: the upload is elsewhere.
             TooLarge: the body would pass the upload's length.
             UploadLocked: an active writer holds the upload.
             InsufficientStorage: the disk is full; what fitted is kept.
         """
+        if found.upload.parts:
+            raise Forbidden(
+                "append: a final upload is made of its partials only",
+                "send what is missing to the partials",
+            )
         if found.finished or found.outcome is not None:
             return await self._append_nothing(request, found, amend, offset, declared)
         try:
@@ -240,7 +253,7 @@ class Reception:
             # Its bytes went while we waited for them; how it ended says what to answer.
             ended = await self._current(found.upload.id)
             return await self._append_nothing(request, ended, amend, offset, declared)
-        self._conclude(found)
+        await to_thread.run_sync(self._conclude, found)
         self._check_disk(received)
         return Appended(found, received)
 
@@ -261,7 +274,8 @@ class Reception:
         self._check_place(amended, offset, declared)
         if upload.length != found.upload.length:
             missing = (upload.length or 0) - amended.offset
-            await to_thread.run_sync(self.check_space, missing, upload.metadata, upload.length)
+            metadata = {} if upload.partial else upload.metadata
+            await to_thread.run_sync(self.check_space, missing, metadata, upload.length)
         if upload != found.upload:
             await to_thread.run_sync(self.store.save, upload, lock.descriptor)
         return amended
@@ -373,14 +387,21 @@ class Reception:
         return received
 
     async def _report(self, lock: Lock, found: Found, counted: int | None) -> None:
+        if found.part_of:
+            return
         while True:
             offset = lock.position if counted is None else counted
             self._emit(UploadGrew(replace(found, offset=offset).record()))
             await anyio.sleep(_PROGRESS_SECONDS)
 
     def _conclude(self, found: Found) -> None:
-        event = UploadFinished if found.finished else UploadGrew
-        self._emit(event(found.record()))
+        """Tell how far the upload came, or the final upload that it is a part of. Blocking."""
+        whole = self.finder.final_of(found.upload)
+        told = (self.finder.glance(whole) if whole else None) or found
+        if told.finished and not told.upload.partial:
+            self._emit(UploadFinished(told.record(), in_parts=bool(told.upload.parts)))
+        else:
+            self._emit(UploadGrew(told.record()))
         if found.finished:
             logger.info(
                 "upload finished", extra={"upload_id": found.upload.id, "length": found.offset}
@@ -412,7 +433,7 @@ class Reception:
         except NotFound as error:
             raise Conflict("retry: the archive is gone", "send it again") from error
         reopened = replace(current, outcome=None)
-        self._emit(UploadFinished(reopened.record()))
+        self._emit(UploadFinished(reopened.record(), in_parts=bool(found.upload.parts)))
         return reopened
 
 

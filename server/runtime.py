@@ -27,6 +27,7 @@ from hooks.status import DAY_SECONDS, StatusStore
 from hooks.steps import image_steps
 from hooks.worker import Worker
 from server.expiry import Expiry, Times
+from server.final_uploads import FinalUploads
 from server.finder import Finder
 from server.finished import StoredUploads
 from server.intake import Intake
@@ -89,6 +90,7 @@ class Runtime:
             self.relay.emit,
             max_size=settings.max_size,
         )
+        self.finals = FinalUploads(self.reception, self.admission.check, self.relay.emit)
         self.termination = Termination(self.store, self.locker, self.lifecycle, self.relay.emit)
         times = Times(settings.finished_ttl_hours, settings.history_days)
         expiry = Expiry(self.store, self.locker, finder, self.relay.emit, times)

@@ -8,13 +8,15 @@ Must not know: what the documents mean.
     ID.digest   what a follower computed
     ID.cancel   somebody asked to cancel what follows the upload
     ID.pending  from where on the bytes are not proven yet
+    ID.claim    which final upload this partial is a part of
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class Kind(StrEnum):
     DIGEST = ".digest"
     CANCEL = ".cancel"
     PENDING = ".pending"
+    CLAIM = ".claim"
 
 
 class Sidecars:
@@ -55,6 +58,27 @@ class Sidecars:
         Raises:
             OSError: it could not be made durable; the old document is still there.
         """
+        with self._draft(upload_id, kind, document) as draft:
+            draft.rename(self.path(upload_id, kind))
+        sync_directory(self._directory)
+
+    def write_once(self, upload_id: str, kind: Kind, document: Mapping[str, Any]) -> bool:
+        """Write the document unless there is one; of several writers at once, one does it.
+
+        Raises:
+            OSError: it could not be made durable.
+        """
+        with self._draft(upload_id, kind, document) as draft:
+            try:
+                self.path(upload_id, kind).hardlink_to(draft)
+            except FileExistsError:
+                return False
+        sync_directory(self._directory)
+        return True
+
+    @contextmanager
+    def _draft(self, upload_id: str, kind: Kind, document: Mapping[str, Any]) -> Iterator[Path]:
+        """A durable file with the document in it, which has its name only within the block."""
         target = self.path(upload_id, kind)
         draft = target.with_name(f"{target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
         try:
@@ -62,11 +86,9 @@ class Sidecars:
                 json.dump(document, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.rename(target)
-        except BaseException:
+            yield draft
+        finally:
             draft.unlink(missing_ok=True)
-            raise
-        sync_directory(self._directory)
 
     def exists(self, upload_id: str, kind: Kind) -> bool:
         """Whether the document is there."""

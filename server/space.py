@@ -19,6 +19,7 @@ MIB: Final = 2**20
 GIB: Final = 2**30
 
 _KEEP_SIZE: Final = 0x01
+_PUNCH_HOLE: Final = 0x02
 _SYNC_WAIT_BEFORE: Final = 1
 _SYNC_WRITE: Final = 2
 _SYNC_WAIT_AFTER: Final = 4
@@ -49,6 +50,14 @@ def reserve(descriptor: int, start: int, length: int) -> bool:
     if number in _UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number))
+
+
+def give_back(descriptor: int, start: int, length: int) -> None:
+    """Free the blocks of a range, keeping the file's size; it reads as zeros from then on.
+
+    Where the file system cannot do that, the space comes back when the file is removed.
+    """
+    _libc.fallocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length)
 
 
 def start_writeback(descriptor: int, start: int, length: int) -> None:

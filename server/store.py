@@ -81,6 +81,39 @@ class UploadStore(TusStorage):
         finally:
             os.close(descriptor)
 
+    def begin_final(self, upload: Upload) -> bool:
+        """Make a final upload durable; False when it is there already.
+
+        Its file is what is locked, and where its parts are put together in the end.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        os.close(os.open(self.path(upload.id), flags, 0o640))
+        return self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def seal(self, upload: Upload) -> None:
+        """Keep a final upload's lengths; its lock must be held."""
+        self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def claim(self, upload_id: str, final_id: str) -> str:
+        """Make a partial a part of that final upload, for ever; returns whose it is (now)."""
+        if self._sidecars.write_once(upload_id, Kind.CLAIM, {"final": final_id}):
+            return final_id
+        return self.claimer(upload_id) or ""
+
+    def unclaim(self, upload_id: str) -> None:
+        """Take a claim back that did not come to anything."""
+        self._sidecars.remove(upload_id, Kind.CLAIM)
+
+    def claimer(self, upload_id: str) -> str | None:
+        """The final upload that a partial is a part of."""
+        document = self._sidecars.read(upload_id, Kind.CLAIM)
+        return None if document is None else str(document["final"])
+
+    def parts(self, upload_id: str) -> list[UploadId]:
+        """The parts of a final upload that are its own; of any other upload there are none."""
+        upload = self.find(upload_id)
+        return [part for part in upload.parts if self.claimer(part) == upload_id] if upload else []
+
     def _reserve(self, descriptor: int, length: int) -> None:
         if reserve(descriptor, 0, length):
             return
@@ -94,7 +127,8 @@ class UploadStore(TusStorage):
     def _outstanding(self) -> Iterator[int]:
         for upload_id in self.ids():
             upload = self.find(upload_id)
-            if upload and upload.length:
+            # A final upload takes no space that its parts did not have before.
+            if upload and upload.length and not upload.parts:
                 yield max(0, upload.length - (self.measure(upload_id) or 0))
 
     def find(self, upload_id: str) -> Upload | None:
@@ -215,7 +249,10 @@ class UploadStore(TusStorage):
             return None
 
     def stored_bytes(self, upload_id: str) -> int:
-        """What the data file occupies, its reservation included."""
+        """What the upload's bytes occupy, reservations included."""
+        return sum(self._occupied(one) for one in (upload_id, *self.parts(upload_id)))
+
+    def _occupied(self, upload_id: str) -> int:
         try:
             return self.path(upload_id).stat().st_blocks * 512
         except FileNotFoundError:
@@ -270,15 +307,17 @@ class UploadStore(TusStorage):
     def erase_data(self, upload_id: str) -> int:
         """Remove the data only; returns the bytes freed (the lock must be held)."""
         freed = self.stored_bytes(upload_id)
-        self.path(upload_id).unlink(missing_ok=True)
+        for one in (*self.parts(upload_id), upload_id):
+            self.path(one).unlink(missing_ok=True)
         sync_directory(self.directory)
         return freed
 
     def erase(self, upload_id: str) -> int:
         """Remove all of an upload; returns the bytes freed (the lock must be held)."""
+        parts = self.parts(upload_id)
         # The sidecar goes first: from then on the upload does not exist, whatever is left of it.
         self._sidecars.remove(upload_id, *Kind)
-        return self.erase_data(upload_id)
+        return self.erase_data(upload_id) + sum(self.erase(part) for part in parts)
 
     def ids(self) -> list[UploadId]:
         """Every upload that exists."""

@@ -52,8 +52,9 @@ class Termination:
             UploadLocked: a job did not stop in time; it will, ask again.
         """
         upload_id = found.upload.id
-        if found.outcome is None and not found.finished:
-            async with self._locker.hold(upload_id, force=True):
+        _check_whole(found)
+        if found.outcome is None and (not found.finished or found.upload.partial):
+            async with self._locker.hold_all(upload_id, found.upload.parts, force=True):
                 await to_thread.run_sync(self._store.erase, upload_id)
             self._emit(UploadRemoved(upload_id, found.upload.owner))
             return
@@ -81,6 +82,7 @@ class Termination:
             Conflict: it has already ended.
             UploadLocked: a job did not stop in time; it will, ask again.
         """
+        _check_whole(found)
         if found.outcome is not None:
             raise Conflict(
                 f"cancel: the upload is {found.outcome.status}", "there is nothing to cancel"
@@ -113,7 +115,9 @@ class Termination:
         upload_id = found.upload.id
         # Only a sender is evicted by `force`; a worker's lock cannot be taken from it.
         try:
-            async with self._locker.hold(upload_id, wait_seconds=_POLL_SECONDS, force=True):
+            async with self._locker.hold_all(
+                upload_id, found.upload.parts, wait_seconds=_POLL_SECONDS, force=True
+            ):
                 outcome = await to_thread.run_sync(self._store.outcome, upload_id)
                 if outcome is None:
                     outcome = await self._record_canceled(found)
@@ -122,3 +126,13 @@ class Termination:
         except (UploadLocked, NotFound):
             # Held by a worker, or just ended by one that has removed the archive already.
             return None
+
+
+def _check_whole(found: Found) -> None:
+    """A part ends with its final upload, never by itself."""
+    if found.part_of is not None:
+        raise Conflict(
+            f"the upload is a part of {found.part_of}",
+            "delete or cancel that one; its parts go with it",
+            code="part_of_final",
+        )

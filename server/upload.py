@@ -6,9 +6,11 @@ Must not know: files, HTTP, what the bytes mean.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NewType, Self
@@ -34,6 +36,45 @@ def parse_upload_id(text: str) -> UploadId | None:
     return UploadId(text) if _ID.fullmatch(text) else None
 
 
+def final_upload_id(owner: str, raw_metadata: str | None, parts: Sequence[UploadId]) -> UploadId:
+    """The id of a final upload, made from what it is: the same request again means the same upload.
+
+    Whoever does not know the ids of its parts cannot guess it.
+    """
+    what = json.dumps(["final", owner, raw_metadata, list(parts)])
+    return UploadId(hashlib.sha256(what.encode()).hexdigest()[:32])
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """What a partial or a final upload is. `raw` is Upload-Concat exactly as sent.
+
+    `parts` are the partials of a final upload, in order; a partial has none. `lengths` are theirs,
+    kept once the final upload is sealed: from then on it is whole, wherever its bytes are.
+    """
+
+    raw: str
+    parts: tuple[UploadId, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the sidecar."""
+        return {"raw": self.raw, "parts": list(self.parts), "lengths": list(self.lengths)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            ValueError: a part is no upload id.
+        """
+        parts = tuple(parse_upload_id(part) for part in data["parts"])
+        known = tuple(part for part in parts if part is not None)
+        if known != parts:
+            raise ValueError("a part is no upload id")
+        return cls(data["raw"], known, tuple(data["lengths"]))
+
+
 @dataclass(frozen=True)
 class Upload:
     """What is known of an upload besides its bytes.
@@ -50,6 +91,22 @@ class Upload:
     raw_metadata: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
+    concatenation: Concatenation | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether it is meant to become a part of a final upload, and is nothing by itself."""
+        return self.concatenation is not None and not self.concatenation.parts
+
+    @property
+    def parts(self) -> tuple[UploadId, ...]:
+        """The partials of a final upload, in order; of any other upload there are none."""
+        return self.concatenation.parts if self.concatenation else ()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it is a final upload of which all parts were whole."""
+        return self.concatenation is not None and bool(self.concatenation.lengths)
 
     @property
     def filename(self) -> str:
@@ -64,6 +121,13 @@ class Upload:
     def with_length(self, length: int) -> Upload:
         """The same upload, now that the sender said how long it is."""
         return replace(self, length=length)
+
+    def sealed_with(self, lengths: Sequence[int]) -> Upload:
+        """The same final upload, now that its parts are whole and so long."""
+        if self.concatenation is None:
+            raise ValueError("only a final upload is sealed")
+        concatenation = replace(self.concatenation, lengths=tuple(lengths))
+        return replace(self, concatenation=concatenation, length=sum(lengths))
 
     def expecting(self, digests: Mapping[str, str]) -> Upload:
         """The same upload with further promised digests."""
@@ -107,13 +171,15 @@ class Upload:
             defer_length=self.length is None,
             expires=None,
         )
-        own = {
+        own: dict[str, Any] = {
             "owner": self.owner,
             "protocol": self.protocol,
             "created_at": self.created_at,
             "raw_metadata": self.raw_metadata,
             "expected": dict(self.expected),
         }
+        if self.concatenation:
+            own["concatenation"] = self.concatenation.to_json()
         return {**params.model_dump(mode="json"), _OWN: own}
 
     @classmethod
@@ -125,6 +191,7 @@ class Upload:
         """
         params = TusUploadParams.model_validate(dict(data))
         own = data.get(_OWN) or {}
+        concatenation = own.get("concatenation")
         created = own.get("created_at") or datetime.fromisoformat(params.created_at).timestamp()
         return cls(
             id=upload_id,
@@ -135,6 +202,7 @@ class Upload:
             raw_metadata=own.get("raw_metadata"),
             metadata={str(key): value for key, value in params.metadata.items()},
             expected=own.get("expected", {}),
+            concatenation=Concatenation.from_json(concatenation) if concatenation else None,
         )
 
 

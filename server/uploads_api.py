@@ -200,7 +200,7 @@ class UploadsApi:
         mine = [upload for upload in uploads if upload and caller.sees(upload.owner)]
         mine.sort(key=lambda upload: (upload.created_at, upload.id), reverse=True)
         found = (self._reception.finder.glance(upload) for upload in mine)
-        return [one for one in found if one]
+        return [one for one in found if one and one.part_of is None]
 
     async def _record(self, found: Found) -> Record:
         known = await self._known([found.upload.id])

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,13 @@ class DiskUpload:
     @property
     def path(self) -> Path:
         return self.store.data(self.id)
+
+    @property
+    def in_parts(self) -> bool:
+        return False
+
+    async def assemble(self, progress: Callable[[int, int], None]) -> None:
+        progress(self.length, self.length)
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:

@@ -103,7 +103,7 @@ CREATIONS = [
         {
             "Tus-Version": "1.0.0",
             "Tus-Extension": "creation,creation-with-upload,creation-defer-length,"
-            "expiration,checksum,checksum-trailer,termination",
+            "expiration,checksum,checksum-trailer,termination,concatenation,concatenation-unfinished",
         },
     ),
 ]

@@ -107,6 +107,8 @@ TUS_EXTENSIONS: Final = (
     "checksum",
     "checksum-trailer",
     "termination",
+    "concatenation",
+    "concatenation-unfinished",
 )
 
 OFFSET_OCTET_STREAM: Final = "application/offset+octet-stream"
@@ -300,6 +302,29 @@ def checksum(value: str) -> tuple[str, bytes]:
             f"send Base64 of {CHECKSUM_BYTES[algorithm]} bytes",
         )
     return algorithm, decoded
+
+
+def concatenation(headers: Headers) -> tuple[str, list[str]] | None:
+    """Upload-Concat as sent, and the URLs that a final upload is made of (a partial: none).
+
+    Raises:
+        BadRequest: neither `partial` nor `final;` with URLs.
+
+    Spec: tus 1.0.0, Concatenation.
+    """
+    raw = single(headers, UPLOAD_CONCAT)
+    if raw is None:
+        return None
+    kind, _, rest = raw.partition(";")
+    urls = rest.split(" ")
+    if raw == "partial":
+        return raw, []
+    if kind == "final" and all(urls):
+        return raw, urls
+    raise BadRequest(
+        f"header {UPLOAD_CONCAT}: {raw!r} is neither partial nor final",
+        "send `partial`, or `final;` and the URLs of partial uploads with a space in between",
+    )
 
 
 def digest(name: str, text: str, *, header: str) -> str:

@@ -16,11 +16,25 @@ from typing import Final
 
 from starlette.requests import Request
 
+from server.upload import UploadId, parse_upload_id
+
 FILES: Final = "/files/"
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def upload_id_of(url: str) -> UploadId | None:
+    """The upload that a URL names, absolute, path-absolute or relative to `/files/`.
+
+    Which host or prefix it has is the proxies' affair; an id is not guessed.
+    """
+    path, _, _ = url.partition("?")
+    directory, _, name = path.rpartition("/")
+    if directory and not f"{directory}/".endswith(FILES):
+        return None
+    return parse_upload_id(name)
 
 
 class Locations:

@@ -1,4 +1,4 @@
-"""tus 1.0.0 with creation, creation-with-upload, creation-defer-length, expiration and termination.
+"""tus 1.0.0 with all its extensions.
 
 Knows: which header means what, and which answer the specification wants.
 Must not know: files, locks, what an image is.
@@ -26,15 +26,16 @@ from server.errors import (
     UnsupportedMediaType,
     UnsupportedVersion,
 )
+from server.final_uploads import FinalUploads
 from server.finder import Found
 from server.intake import Ending
 from server.proof import Checksum, Proof
 from server.protocols import headers as h
-from server.protocols.location import Locations
+from server.protocols.location import Locations, upload_id_of
 from server.protocols.terms import lengthened, method, promised, refusal, unchanged
 from server.reception import Reception
 from server.termination import Termination
-from server.upload import Upload, new_upload_id
+from server.upload import Concatenation, Upload, final_upload_id, new_upload_id
 from server.wire import TRAILERS
 
 ITEM_METHODS: Final = ("HEAD", "PATCH", "DELETE", "OPTIONS")
@@ -50,6 +51,7 @@ class TusProtocol:
 
     def __init__(
         self,
+        finals: FinalUploads,
         reception: Reception,
         termination: Termination,
         callers: Callers,
@@ -58,6 +60,7 @@ class TusProtocol:
         downloads: bool,
     ) -> None:
         """Wire the parts; with `downloads`, GET gives a whole upload back."""
+        self._finals = finals
         self._reception = reception
         self._termination = termination
         self._callers = callers
@@ -113,7 +116,10 @@ class TusProtocol:
         Spec: tus 1.0.0, Creation, Creation With Upload.
         """
         caller = self._caller(request)
-        upload = _described(request, caller)
+        concatenation = _concatenation(request)
+        if concatenation and concatenation.parts:
+            return await self._concatenate(request, caller, concatenation)
+        upload = _described(request, caller, concatenation)
         with_upload = _check_body(request, upload)
         proof = _proof(request)
         found = await self._reception.create(upload, caller)
@@ -139,6 +145,17 @@ class TusProtocol:
             headers[h.UPLOAD_OFFSET] = str(found.offset)
         return _answer(HTTPStatus.CREATED, headers, found)
 
+    async def _concatenate(
+        self, request: Request, caller: Caller, concatenation: Concatenation
+    ) -> Response:
+        """Create a final upload; it is whole at once when its parts are.
+
+        Spec: tus 1.0.0, Concatenation.
+        """
+        found = await self._finals.create(_final(request, caller, concatenation), caller)
+        headers = {h.LOCATION: self._locations.of(request, found.upload.id)}
+        return _answer(HTTPStatus.CREATED, headers, found)
+
     async def _head(self, request: Request) -> Response:
         """Where the upload is.
 
@@ -148,11 +165,16 @@ class TusProtocol:
         found = await self._reception.receivable(request.path_params["id"], caller, Action.READ)
         found = await self._reception.settled(found)
         upload = found.upload
-        headers = {h.UPLOAD_OFFSET: str(found.offset), h.CACHE_CONTROL: "no-store"}
-        if upload.length is None:
-            headers[h.UPLOAD_DEFER_LENGTH] = "1"
-        else:
+        headers = {h.CACHE_CONTROL: "no-store"}
+        if found.finished or not upload.parts:
+            # Before its parts are whole, a final upload has no offset.
+            headers[h.UPLOAD_OFFSET] = str(found.offset)
+        if upload.concatenation:
+            headers[h.UPLOAD_CONCAT] = upload.concatenation.raw
+        if upload.length is not None:
             headers[h.UPLOAD_LENGTH] = str(upload.length)
+        elif not upload.parts:
+            headers[h.UPLOAD_DEFER_LENGTH] = "1"
         if upload.raw_metadata is not None:
             headers[h.UPLOAD_METADATA] = upload.raw_metadata
         return _answer(HTTPStatus.OK, headers, found)
@@ -201,8 +223,12 @@ class TusProtocol:
         caller = self._callers.identify(request.headers)
         found = await self._reception.receivable(request.path_params["id"], caller, Action.READ)
         path = self._reception.store.path(found.upload.id)
-        if not found.finished or not await to_thread.run_sync(path.exists):
-            raise NotFound("the archive is not here: unfinished, or removed", "ask its status")
+        there = await to_thread.run_sync(self._reception.store.measure, found.upload.id)
+        if not found.finished or there != found.offset:
+            raise NotFound(
+                "the archive is not here: unfinished, not assembled yet, or removed",
+                "ask its status",
+            )
         # Whatever was sent, a browser stores it and never shows or runs it.
         return FileResponse(
             path,
@@ -231,7 +257,55 @@ def _check_version(request: Request) -> None:
         )
 
 
-def _described(request: Request, caller: Caller) -> Upload:
+def _concatenation(request: Request) -> Concatenation | None:
+    """What a creation request says of parts.
+
+    Spec: tus 1.0.0, Concatenation.
+    """
+    said = h.concatenation(request.headers)
+    if said is None:
+        return None
+    raw, urls = said
+    ids = [upload_id_of(url) for url in urls]
+    parts = tuple(part for part in ids if part)
+    if len(parts) != len(urls):
+        url = urls[ids.index(None)]
+        raise BadRequest(
+            f"{h.UPLOAD_CONCAT}: {url!r} is no upload's URL",
+            "name partial uploads as their Location did",
+            code="unknown_partial",
+        )
+    if len(set(parts)) != len(parts):
+        raise BadRequest(
+            f"{h.UPLOAD_CONCAT}: a partial upload is there twice", "send its bytes again instead"
+        )
+    return Concatenation(raw, parts)
+
+
+def _final(request: Request, caller: Caller, concatenation: Concatenation) -> Upload:
+    """The final upload that a creation request describes."""
+    for name in (h.UPLOAD_LENGTH, h.UPLOAD_DEFER_LENGTH):
+        if name in request.headers:
+            raise BadRequest(
+                f"final upload with {name}", "its length is the sum of its parts; do not say it"
+            )
+    if h.has_body(request.headers):
+        raise BadRequest("final upload with a body", "its bytes are those of its parts")
+    raw, pairs = h.metadata(request.headers)
+    upload = Upload(
+        id=final_upload_id(caller.name, raw, concatenation.parts),
+        length=None,
+        owner=caller.name,
+        created_at=time.time(),
+        raw_metadata=raw,
+        metadata=pairs,
+        expected=h.promised_digests(pairs),
+        concatenation=concatenation,
+    )
+    return promised(upload, h.repr_digest(request.headers))
+
+
+def _described(request: Request, caller: Caller, concatenation: Concatenation | None) -> Upload:
     """The upload that a creation request describes."""
     length = h.size(request.headers, h.UPLOAD_LENGTH)
     deferred = h.single(request.headers, h.UPLOAD_DEFER_LENGTH)
@@ -250,7 +324,8 @@ def _described(request: Request, caller: Caller) -> Upload:
         created_at=time.time(),
         raw_metadata=raw,
         metadata=pairs,
-        expected=h.promised_digests(pairs),
+        expected={} if concatenation else h.promised_digests(pairs),
+        concatenation=concatenation,
     )
     return promised(upload, h.repr_digest(request.headers))
 
@@ -303,6 +378,6 @@ def _answer(
     Spec: tus 1.0.0, Expiration.
     """
     merged = {**common_headers(), **(headers or {})}
-    if found is not None and found.expires_at is not None and not found.finished:
+    if found is not None and found.expires_at is not None:
         merged[h.UPLOAD_EXPIRES] = h.http_date(found.expires_at)
     return Response(status_code=status, headers=merged)
