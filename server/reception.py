@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.requests import Request
 
 from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
@@ -21,27 +20,24 @@ from hooks.record import Status
 from server.auth import Action, Caller, authorize
 from server.errors import (
     BadRequest,
-    ChecksumMismatch,
     Conflict,
     Forbidden,
     Gone,
     NotFound,
     OffsetMismatch,
-    ServerError,
     TooLarge,
 )
 from server.finder import Finder, Found
 from server.intake import Ending, Intake, Received
 from server.locker import Lock, Locker
-from server.proof import Checksum, Proof, Prover
+from server.proof import Proof
+from server.receiving import Receiving
 from server.space import free_bytes, insufficient, is_disk_full
 from server.store import UploadStore
 from server.upload import Upload
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS_SECONDS: Final = 1.0
-_PROVERS: Final = 32
 # The code of a length that does not fit what was said, or came, before.
 INCONSISTENT_LENGTH: Final = "inconsistent_length"
 
@@ -86,7 +82,7 @@ class Reception:
         self._admission = admission
         self._emit = emit
         self.max_size = max_size
-        self._proving = CapacityLimiter(_PROVERS)
+        self._receiving = Receiving(store, intake, emit, max_size=max_size)
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
         """Admit and create an upload; an empty one is finished at once.
@@ -239,10 +235,7 @@ class Reception:
                 )
                 current = replace(current, offset=lock.position)
                 amended = await self._amend(current, lock, offset, amend, declared)
-                if proof is None:
-                    received = await self._receive(request, lock, amended)
-                else:
-                    received = await self._receive_proven(request, lock, amended, proof)
+                received = await self._receiving.receive(request, lock, amended, proof)
                 upload = amended.upload
                 if finish_at_end and upload.length is None and received.ending is Ending.COMPLETE:
                     # Only now: the bytes are durable and proven, so the length is true.
@@ -330,70 +323,6 @@ class Reception:
                 headers={"Upload-Offset": str(found.offset)},
             )
 
-    async def _receive_proven(
-        self, request: Request, lock: Lock, found: Found, proof: Proof
-    ) -> Received:
-        """As `_receive`, hashing behind the writer; what is not proven is removed again.
-
-        A kill on the way leaves the mark, and whoever has the lock next does the removing.
-        """
-        upload_id, start = found.upload.id, found.offset
-        await to_thread.run_sync(self.store.mark_pending, upload_id, start)
-        digests: list[bytes] = []
-
-        async def hash_behind(prover: Prover) -> None:
-            digests.append(await to_thread.run_sync(prover.run, limiter=self._proving))
-
-        def prover(checksum: Checksum) -> Prover:
-            return Prover(checksum.algorithm, lock.descriptor, start, lambda: lock.position)
-
-        # A prover occupies its thread as long as the body lasts; beyond the limit it comes after.
-        free = self._proving.available_tokens >= 1
-        behind = prover(proof.checksum) if proof.checksum and free else None
-        async with anyio.create_task_group() as tasks:
-            if behind:
-                tasks.start_soon(hash_behind, behind)
-            try:
-                received = await self._receive(request, lock, found, counted=start)
-            finally:
-                if behind:
-                    behind.close()
-        try:
-            if received.ending is Ending.COMPLETE:
-                promised = proof.checksum or proof.trailer()
-                if behind is None:
-                    late = prover(promised)
-                    late.close()
-                    await hash_behind(late)
-                _check_digest(promised, digests[0])
-                await to_thread.run_sync(self.store.prove, upload_id)
-                return received
-        except ServerError:
-            await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
-            raise
-        kept = await to_thread.run_sync(self.store.recover, found.upload, lock.descriptor)
-        return replace(received, position=kept)
-
-    async def _receive(
-        self, request: Request, lock: Lock, found: Found, *, counted: int | None = None
-    ) -> Received:
-        """Receive the body; meanwhile tell of `counted`, or of what is there (None)."""
-        async with anyio.create_task_group() as progress:
-            progress.start_soon(self._report, lock, found, counted)
-            length = found.upload.length
-            limit = (self.max_size or None) if length is None else length
-            received = await self._intake.receive(request, lock, length=length, limit=limit)
-            progress.cancel_scope.cancel()
-        return received
-
-    async def _report(self, lock: Lock, found: Found, counted: int | None) -> None:
-        if found.part_of:
-            return
-        while True:
-            offset = lock.position if counted is None else counted
-            self._emit(UploadGrew(replace(found, offset=offset).record()))
-            await anyio.sleep(_PROGRESS_SECONDS)
-
     def _conclude(self, found: Found) -> None:
         """Tell how far the upload came, or the final upload that it is a part of. Blocking."""
         whole = self.finder.final_of(found.upload)
@@ -451,12 +380,4 @@ def _check_failed(found: Found) -> None:
         raise Conflict(
             f"retry: the upload is {found.record().status}",
             "only a failed upload can be tried again",
-        )
-
-
-def _check_digest(promised: Checksum, found: bytes) -> None:
-    if found != promised.digest:
-        raise ChecksumMismatch(
-            f"{promised.algorithm}: expected {promised.digest.hex()}, got {found.hex()}",
-            "send these bytes again; nothing of this request was kept",
         )
