@@ -1,0 +1,238 @@
+"""UploadFiles: the bytes of uploads, in one directory.
+
+Knows: files, sizes, durability, space; what is proven.
+Must not know: HTTP, callers, what follows an upload, tuspyserver.
+
+Layout: `ID` holds the data, `ID.info` the sidecar (see `server/sidecar.py`). An upload exists once
+its sidecar does. The data file's size is the offset; nothing else is trusted for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from server.documents import Documents
+from server.errors import BadRequest
+from server.sidecar import Kind, sync_directory
+from server.space import free_bytes, insufficient, is_disk_full, reserve
+from server.upload import Upload, parse_upload_id
+
+
+class UploadFiles(Documents):
+    """Uploads on a local or shared file system. Blocking: call it from a thread."""
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        """Use (and make) the directory; `durable=False` leaves flushing to the kernel."""
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(directory)
+        self.durable = durable
+
+    def path(self, upload_id: str) -> Path:
+        """The data file.
+
+        Raises:
+            BadRequest: not an id that we could have made.
+        """
+        if parse_upload_id(upload_id) is None:
+            raise BadRequest(f"upload id {upload_id!r} is not 32 lower-case hex digits")
+        return self.directory / upload_id
+
+    def begin(self, upload: Upload) -> None:
+        """Make an empty upload durable, with its space reserved.
+
+        Raises:
+            InsufficientStorage: the disk would not hold it.
+            FileExistsError: the id is taken.
+        """
+        path = self.path(upload.id)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            self._reserve(descriptor, upload.length or 0)
+            self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            if not is_disk_full(error):
+                raise
+            raise insufficient("create upload", upload.length or 0, self.directory) from error
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def begin_final(self, upload: Upload) -> bool:
+        """Make a final upload durable; False when it is there already.
+
+        Its file is what is locked, and where its parts are put together in the end.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        os.close(os.open(self.path(upload.id), flags, 0o640))
+        return self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def seal(self, upload: Upload) -> None:
+        """Keep a final upload's lengths; its lock must be held."""
+        self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def _reserve(self, descriptor: int, length: int) -> None:
+        if reserve(descriptor, 0, length):
+            return
+        # No reservation on this file system: count what the others still have to come instead.
+        needed = length + sum(self._outstanding())
+        if needed > free_bytes(self.directory):
+            raise insufficient(
+                "reserve", needed, self.directory, " (all unfinished uploads together)"
+            )
+
+    def _outstanding(self) -> Iterator[int]:
+        for upload_id in self.ids():
+            upload = self.find(upload_id)
+            # A final upload takes no space that its parts did not have before.
+            if upload and upload.length and not upload.parts:
+                yield max(0, upload.length - (self.measure(upload_id) or 0))
+
+    def save(self, upload: Upload, descriptor: int) -> None:
+        """Rewrite the sidecar, and reserve what a length said late asks for.
+
+        `descriptor` is the data file, opened by the lock's holder.
+
+        Raises:
+            InsufficientStorage: the disk would not hold the whole length.
+        """
+        try:
+            self._reserve(descriptor, upload.length or 0)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise insufficient("take the length", upload.length or 0, self.directory) from error
+        self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+
+    def end_here(self, upload: Upload, descriptor: int) -> None:
+        """The upload's length is what is there: keep that, and free what was reserved ahead.
+
+        The upload's lock must be held, and `descriptor` be its file.
+        """
+        size = os.fstat(descriptor).st_size
+        os.ftruncate(descriptor, size)
+        self._sidecars.write(upload.id, Kind.INFO, upload.with_length(size).to_sidecar())
+
+    def measure(self, upload_id: str) -> int | None:
+        """The offset: bytes that are in the file and proven; None when there is no file or id."""
+        if parse_upload_id(upload_id) is None:
+            return None
+        path = self.path(upload_id)
+        try:
+            return self._proven(upload_id, lambda: path.stat().st_size)
+        except FileNotFoundError:
+            return None
+
+    def _proven(self, upload_id: str, size: Callable[[], int]) -> int:
+        """The file's size, or where the bytes begin that are not proven yet.
+
+        Asked twice, with the mark in between: a mark that comes or goes meanwhile, with its bytes,
+        can make the answer smaller than it could be, never larger.
+        """
+        marks = [self._pending(upload_id)]
+        sizes = [size()]
+        marks.append(self._pending(upload_id))
+        sizes.append(size())
+        return min(sizes + [start for start in marks if start is not None])
+
+    def _pending(self, upload_id: str) -> int | None:
+        document = self._sidecars.read(upload_id, Kind.PENDING)
+        return None if document is None else int(document["start"])
+
+    def mark_pending(self, upload_id: str, start: int) -> None:
+        """From here on nothing counts until it is proven: durable before the first byte comes."""
+        self._sidecars.write(upload_id, Kind.PENDING, {"start": start})
+
+    def prove(self, upload_id: str) -> None:
+        """The pending bytes (durable by now) are the promised ones, and count."""
+        self._sidecars.remove(upload_id, Kind.PENDING)
+
+    def recover(self, upload: Upload, descriptor: int) -> int:
+        """Make the file what its offset says; returns the offset.
+
+        Bytes that were never proven go, and so do digests: a file that takes more bytes is not the
+        one they were computed of (a power cut may have taken its end).
+
+        The upload's lock must be held, and `descriptor` be its file.
+        """
+        if self._sidecars.exists(upload.id, Kind.DIGEST):
+            self._sidecars.remove(upload.id, Kind.DIGEST)
+        size = os.fstat(descriptor).st_size
+        start = self._pending(upload.id)
+        if start is None:
+            return size
+        proven = min(start, size)
+        if proven < size:
+            os.ftruncate(descriptor, proven)
+            # Truncation frees the reservation behind the end.
+            reserve(descriptor, proven, (upload.length or proven) - proven)
+            os.fsync(descriptor)
+        self._sidecars.remove(upload.id, Kind.PENDING)
+        return proven
+
+    def durable_offset(self, upload_id: str) -> int | None:
+        """The offset after everything up to it has reached the disk.
+
+        The size is read before the flush, so a writer that goes on meanwhile cannot make it untrue.
+        """
+        try:
+            descriptor = os.open(self.path(upload_id), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            offset = self._proven(upload_id, lambda: os.fstat(descriptor).st_size)
+            if self.durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        return offset
+
+    def last_byte_at(self, upload_id: str) -> float | None:
+        """When the data file was last written (POSIX seconds); None when there is no file."""
+        try:
+            return self.path(upload_id).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def stored_bytes(self, upload_id: str) -> int:
+        """What the upload's bytes occupy, reservations included."""
+        return sum(self._occupied(one) for one in (upload_id, *self.parts(upload_id)))
+
+    def _occupied(self, upload_id: str) -> int:
+        try:
+            return self.path(upload_id).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def erase_data(self, upload_id: str) -> int:
+        """Remove the data only; returns the bytes freed (the lock must be held)."""
+        freed = self.stored_bytes(upload_id)
+        for one in (*self.parts(upload_id), upload_id):
+            self.path(one).unlink(missing_ok=True)
+        sync_directory(self.directory)
+        return freed
+
+    def erase(self, upload_id: str) -> int:
+        """Remove all of an upload; returns the bytes freed (the lock must be held)."""
+        parts = self.parts(upload_id)
+        # The sidecar goes first: from then on the upload does not exist, whatever is left of it.
+        self._sidecars.remove(upload_id, *Kind)
+        return self.erase_data(upload_id) + sum(self.erase(part) for part in parts)
+
+    def leftovers(self, older_than_seconds: float) -> list[Path]:
+        """Files of no upload: what a kill in the middle of `begin` or of a rename left."""
+        horizon = time.time() - older_than_seconds
+        known = set(self.ids())
+        with os.scandir(self.directory) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+                and (entry.name.endswith(".tmp") or entry.name.split(".")[0] not in known)
+                and entry.stat().st_mtime < horizon
+            ]
