@@ -28,6 +28,20 @@ _LAYER_FILES = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
+class LayerCompression:
+    """How layers travel: `gzip` or `zstd`, and how hard they are pressed (None: its default)."""
+
+    format: str = "gzip"
+    level: int | None = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The options for buildah."""
+        level = () if self.level is None else (f"--compression-level={self.level}",)
+        return (f"--compression-format={self.format}", *level)
+
+
+@dataclass(frozen=True)
 class PushedImage:
     """An image in a registry: the manifest's digest (`sha256:...`) and its platforms."""
 
@@ -43,6 +57,7 @@ async def push(
     *,
     progress: Progress,
     log: Log,
+    compression: LayerCompression | None = None,
 ) -> PushedImage:
     """Push, and see that the tag then is what was pushed.
 
@@ -70,6 +85,7 @@ async def push(
             [
                 *("buildah", *workspace.storage_arguments, "push"),
                 *(f"--digestfile={digest_file}", *access.arguments),
+                *(compression or LayerCompression()).arguments,
                 *("--", image.image_id, f"docker://{destination}"),
             ],
             env=workspace.env,

@@ -18,22 +18,35 @@ from hooks.budget import space_to_promise_bytes
 from hooks.errors import ImageForbidden, InvalidImage
 from hooks.ports import Caller
 
+COMPRESSIONS = ("gzip", "zstd")
+
 
 class Admission:
     """Judges a destination: at creation for its caller, and again before the push."""
 
-    def __init__(self, registries: Registries, *, storage_driver: str = "overlay") -> None:
-        """Allow what these registries allow; jobs will work with this container storage."""
+    def __init__(
+        self,
+        registries: Registries,
+        *,
+        storage_driver: str = "overlay",
+        overwrite: bool = True,
+    ) -> None:
+        """Allow what these registries allow; jobs will work with this container storage.
+
+        Without `overwrite`, a tag that is in its registry stays what it is.
+        """
         self._registries = registries
         self._storage_driver = storage_driver
+        self._overwrite = overwrite
 
     def check(self, metadata: Mapping[str, str], caller: Caller) -> None:
         """Let an upload with this metadata in, or say why not. Without `image` it is let in.
 
         Raises:
-            InvalidImage: `image` cannot be parsed.
+            InvalidImage: `image` cannot be parsed, or `compression` is unknown.
             ImageForbidden: the registry, the repository or the caller does not allow it.
         """
+        _check_compression(metadata.get("compression"))
         image = metadata.get("image")
         if image is None:
             return
@@ -60,6 +73,29 @@ class Admission:
         except RepositoryNotAllowed as error:
             raise ImageForbidden("repository_not_allowed", error.message, error.hint) from error
 
+    def check_free(self, image: str, digest: str | None) -> None:
+        """Let an image be pushed whose tag is in its registry with that digest (None: it is not).
+
+        Raises:
+            ImageForbidden: the tag is there, and must stay what it is.
+        """
+        if digest is not None and not self._overwrite:
+            raise ImageForbidden(
+                "tag_exists",
+                f"image {image}: the tag is in its registry already ({digest})",
+                "Choose another tag; this server does not move tags (setting `overwrite`).",
+            )
+
+    async def check_destination(self, reference: ImageReference) -> None:
+        """As `check_free`, asking the registry; it is not asked where tags may move.
+
+        Raises:
+            ImageForbidden: the tag is there, and must stay what it is.
+            buildah.errors.BuildahError: the registry could not be asked.
+        """
+        if not self._overwrite:
+            self.check_free(str(reference), await self.exists(str(reference)))
+
     async def exists(self, image: str) -> str | None:
         """The manifest digest that the tag has in its registry now; None when there is no such tag.
 
@@ -71,6 +107,15 @@ class Admission:
         reference = _parse(image)
         scratch = Path(tempfile.gettempdir())
         return await resolve(reference, self.registry(reference), scratch=scratch)
+
+
+def _check_compression(compression: str | None) -> None:
+    if compression and compression not in COMPRESSIONS:
+        raise InvalidImage(
+            "invalid_compression",
+            f"compression {compression!r} is not known here",
+            f"Say one of {', '.join(COMPRESSIONS)}, or leave it out.",
+        )
 
 
 def _parse(image: str) -> ImageReference:

@@ -19,7 +19,8 @@ from hooks.ports import FinishedUpload
 class Job:
     """One archive, where it is to go, and the digests (lower-case hex) its sender promised.
 
-    `image` is None for an upload that is only verified and kept.
+    `image` is None for an upload that is only verified and kept; `compression` for one whose layers
+    are compressed as the settings say.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Job:
     image: ImageReference | None
     expected: Mapping[str, str]
     owner: str
+    compression: str | None = None
 
     @classmethod
     def of(cls, upload: FinishedUpload) -> Self:
@@ -46,4 +48,5 @@ class Job:
             image=ImageReference.parse(image) if image else None,
             expected=dict(upload.expected),
             owner=upload.record.owner,
+            compression=upload.metadata.get("compression") or None,
         )

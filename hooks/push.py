@@ -15,11 +15,13 @@ import anyio.to_thread
 
 from buildah.errors import BuildahError
 from buildah.load import load
-from buildah.push import push
+from buildah.push import LayerCompression, push
+from buildah.reference import ImageReference
 from buildah.workspace import Workspace
 from hooks.admission import Admission
 from hooks.budget import space_needed_bytes
 from hooks.errors import AdmissionRefused, StepFailed
+from hooks.job import Job
 from hooks.pipeline import StepContext, StepSkipped
 from hooks.record import ImageResult
 
@@ -46,7 +48,7 @@ class LoadImage:
 
         Raises:
             StepSkipped: no image was named.
-            StepFailed: the disk would not hold it.
+            StepFailed: the disk would not hold it, or its tag is taken.
             buildah.errors.BuildahError: the archive could not be loaded.
         """
         if context.job.image is None:
@@ -54,6 +56,7 @@ class LoadImage:
         if await self._pushed_before(context):
             context.document.note(FOUND)
             return
+        await _check_free(self._admission, context.job.image)
         await anyio.to_thread.run_sync(self._check_space, context.job.length)
         if context.workspace is None:
             context.workspace = await anyio.to_thread.run_sync(self._open_workspace, context.job.id)
@@ -94,16 +97,17 @@ class PushImage:
     name = "push"
     after_failure = False
 
-    def __init__(self, admission: Admission) -> None:
-        """Push to what the settings allow at that moment."""
+    def __init__(self, admission: Admission, compression: LayerCompression) -> None:
+        """Push to what the settings allow at that moment, compressed so unless the job differs."""
         self._admission = admission
+        self._compression = compression
 
     async def run(self, context: StepContext) -> None:
         """Push, unless the load step found the image in its registry.
 
         Raises:
             StepSkipped: no image was named.
-            StepFailed: the destination is not allowed any more.
+            StepFailed: the destination is not allowed any more, or its tag was taken meanwhile.
             buildah.errors.BuildahError: the image could not be pushed.
         """
         destination = context.job.image
@@ -116,6 +120,7 @@ class PushImage:
             registry = self._admission.registry(destination)
         except AdmissionRefused as error:
             raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
+        await _check_free(self._admission, destination)
         pushed = await push(
             context.image,
             destination,
@@ -123,9 +128,23 @@ class PushImage:
             context.workspace,
             progress=context.report,
             log=context.log,
+            compression=self._compression_of(context.job),
         )
         result = ImageResult(str(destination), pushed.digest, pushed.platforms)
         context.document.add(result=result)
+
+    def _compression_of(self, job: Job) -> LayerCompression:
+        """What its sender asked for; a level of the settings holds for their own format only."""
+        if job.compression in (None, self._compression.format):
+            return self._compression
+        return LayerCompression(job.compression)
+
+
+async def _check_free(admission: Admission, destination: ImageReference) -> None:
+    try:
+        await admission.check_destination(destination)
+    except AdmissionRefused as error:
+        raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
 
 
 class CleanUp:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from buildah.push import LayerCompression
 from hooks.admission import Admission
 from hooks.assemble import AssembleParts
 from hooks.pipeline import Step
@@ -31,12 +32,13 @@ def image_steps(
     *,
     jobs_dir: Path,
     storage_driver: str,
+    compression: LayerCompression | None = None,
 ) -> tuple[Step, ...]:
     """Assemble, verify, load, push, clean up; workspaces are made below `jobs_dir`."""
     return (
         AssembleParts(uploads),
         VerifyDigest(uploads, leases),
         LoadImage(admission, jobs_dir, storage_driver),
-        PushImage(admission),
+        PushImage(admission, compression or LayerCompression()),
         CleanUp(),
     )

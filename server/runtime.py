@@ -12,6 +12,7 @@ import socket
 
 import anyio
 
+from buildah.push import LayerCompression
 from buildah.registry import Registries, Registry
 from hooks.admission import Admission
 from hooks.attempt import Desk
@@ -68,7 +69,11 @@ class Runtime:
         )
         self.queue = JobQueue(redis, name)
         self.feed = EventFeed(redis)
-        self.admission = Admission(registries(settings), storage_driver=settings.storage_driver)
+        self.admission = Admission(
+            registries(settings),
+            storage_driver=settings.storage_driver,
+            overwrite=settings.overwrite == "allow",
+        )
         self.lifecycle = Lifecycle(self.status, self.queue, self.signals)
         self.relay = Relay(self.lifecycle.handle)
         durable = settings.durability == "patch"
@@ -127,6 +132,9 @@ class Runtime:
             self.admission,
             jobs_dir=self.jobs_dir,
             storage_driver=self.settings.storage_driver,
+            compression=LayerCompression(
+                self.settings.compression, self.settings.compression_level
+            ),
         )
         return Worker(
             Desk(self.uploads, self.queue, self.status, self.signals, Pipeline(steps)),

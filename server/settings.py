@@ -15,10 +15,18 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 GIB = 2**30
+GZIP_LEVELS = 9
 ENVIRONMENT_PREFIX = "TUSBOAT_"
 
 
@@ -73,6 +81,30 @@ class Settings(BaseSettings):
         "overlay",
         description="Container storage of a job. `vfs` needs no mounts and far more disk.",
     )
+    overwrite: Literal["allow", "refuse"] = Field(
+        "allow",
+        description="What becomes of an image whose tag is in the registry already: `allow` moves "
+        "the tag, `refuse` fails before anything is loaded or pushed.",
+    )
+    compression: Literal["gzip", "zstd"] = Field(
+        "gzip",
+        description="How layers are compressed on their way to the registry; `compression` in an "
+        "upload's metadata wins. zstd is faster and smaller; docker before 23 cannot read it.",
+    )
+    compression_level: int | None = Field(
+        None,
+        ge=1,
+        le=22,
+        description="1 (fast) to 9 for gzip, to 22 for zstd. Empty: what buildah thinks best.",
+    )
+
+    @field_validator("compression_level")
+    @classmethod
+    def _fits_format(cls, level: int | None, info: ValidationInfo) -> int | None:
+        if level is not None and level > GZIP_LEVELS and info.data.get("compression") == "gzip":
+            raise ValueError(f"gzip has the levels 1 to {GZIP_LEVELS}")
+        return level
+
     max_size: int = Field(
         0,
         ge=0,

@@ -110,7 +110,9 @@ class UploadsApi:
         answer: dict[str, Any] = {"allowed": True, "exists": None, "reason": "", "hint": ""}
         try:
             await self._admit(question, caller)
-            answer["exists"] = await self._exists(question)
+            digest = await self._digest_there(question)
+            answer["exists"] = None if digest is None else bool(digest)
+            self._admission.check_free(question["image"], digest or None)
         except (ServerError, AdmissionRefused) as refusal:
             answer |= {
                 "allowed": False,
@@ -127,13 +129,13 @@ class UploadsApi:
         self._admission.check(metadata, caller)
         await to_thread.run_sync(self._reception.check_space, length, metadata)
 
-    async def _exists(self, question: dict[str, Any]) -> bool | None:
-        """Whether the tag is there; None without image, or when its registry cannot be asked."""
+    async def _digest_there(self, question: dict[str, Any]) -> str | None:
+        """What the tag is now (empty: nothing); None without image, or when nobody can tell."""
         if not question["image"]:
             return None
         try:
             async with self._asking:
-                return await self._admission.exists(question["image"]) is not None
+                return await self._admission.exists(question["image"]) or ""
         except Exception as error:
             logger.warning("registry not asked", extra={"cause": str(error)})
             return None

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -108,14 +109,19 @@ class RunningRegistry:
 
     def config_digest(self, image: str) -> str:
         """The config's digest (hex: the image id) of an image that is here, by skopeo."""
+        digest: str = self.manifest(image)["config"]["digest"]
+        return digest.removeprefix("sha256:")
+
+    def manifest(self, image: str) -> dict[str, Any]:
+        """The manifest of an image that is here, by skopeo."""
         found = subprocess.run(
             ["skopeo", "inspect", "--raw", *self.skopeo_arguments(), f"docker://{image}"],
             capture_output=True,
             check=True,
             env=PLAIN_ENVIRONMENT | {"HOME": str(self.directory)},
         )
-        digest: str = json.loads(found.stdout)["config"]["digest"]
-        return digest.removeprefix("sha256:")
+        document: dict[str, Any] = json.loads(found.stdout)
+        return document
 
     def tags(self, repository: str) -> list[str]:
         """The tags of a repository of a plain registry, by its own API."""

@@ -7,6 +7,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,10 @@ from tests.journeys import (
     running_step,
     upload_by_tuspy,
 )
-from tests.live import LiveServer, wait_until
+from tests.live import LiveServer, run_tusboat, wait_until
 from tests.raw import TUS, append, ask, create, metadata, offset, status
 from tests.registries import RunningRegistry, plain_registry, secure_registry, serving
+from tests.uploading import documents
 
 __all__ = ["plain_registry", "secure_registry"]
 
@@ -151,6 +153,65 @@ def test_a_check_before_sending(
     assert check(length=2**60)["code"] == "insufficient_storage"
     assert ask(wired.port, "POST", "/api/check", {}, b"[1]").status == 400
     assert ask(wired.port, "POST", "/api/check", {}, b"{").status == 400
+
+
+def test_a_tag_that_must_stay_what_it_is(
+    serve: Serve, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    server = serve(registries=[row(registry)], overwrite="refuse")
+    image = f"{registry.host}/team/kept:v1"
+    archive = write_docker_archive(tmp_path / "first.tar", [4096], seed="kept")
+    assert_image(
+        registry, archive, ended(server, upload_by_tuspy(server, archive.path, {"image": image}))
+    )
+    question = json.dumps({"image": image, "length": 1000}).encode()
+    answer = ask(server.port, "POST", "/api/check", {}, question).problem
+    assert (answer["allowed"], answer["exists"], answer["code"]) == (False, True, "tag_exists")
+    assert answer["hint"]
+    # The command line hears of it before it sends anything.
+    other = write_docker_archive(tmp_path / "second.tar", [8192], seed="other")
+    ran = run_tusboat(tmp_path, "upload", str(other.path), "--image", image, "--server", server.url)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "tag is in its registry already" in ran.stderr
+    assert len(documents(server.url)) == 1
+    # Whoever does not ask hears it before anything is loaded.
+    document = ended(server, upload_by_tuspy(server, other.path, {"image": image}))
+    assert (document["status"], document["error"]["code"]) == ("failed", "tag_exists")
+    assert (document["error"]["step"], document["error"]["retryable"]) == ("load", False)
+    assert registry.config_digest(image) == archive.image_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "expected"),
+    [
+        ({}, {}, "gzip"),
+        ({"compression": "zstd", "compression_level": 3}, {}, "zstd"),
+        ({}, {"compression": "zstd"}, "zstd"),
+        ({"compression": "zstd", "compression_level": 19}, {"compression": "gzip"}, "gzip"),
+    ],
+)
+def test_compression_of_layers(
+    settings: dict[str, Any],
+    said: dict[str, str],
+    expected: str,
+    serve: Serve,
+    registry: RunningRegistry,
+    tmp_path: Path,
+) -> None:
+    server = serve(registries=[row(registry)], **settings)
+    name = f"pressed-{expected}-{len(settings)}-{len(said)}"
+    archive = write_docker_archive(tmp_path / "llm.tar", [300_000], seed=name)
+    image = f"{registry.host}/team/{name}:v1"
+    document = ended(server, upload_by_tuspy(server, archive.path, {"image": image, **said}))
+    assert document["status"] == "done", document
+    kinds = {layer["mediaType"] for layer in registry.manifest(image)["layers"]}
+    assert {kind.rpartition(".")[2].rpartition("+")[2] for kind in kinds} == {expected}
+
+
+def test_a_compression_that_is_none(wired: LiveServer) -> None:
+    said = metadata(compression="lz4")
+    answer = ask(wired.port, "POST", "/files/", {**TUS, "Upload-Length": "1", **said})
+    assert (answer.status, answer.problem["code"]) == (400, "invalid_compression")
 
 
 class Stream:

@@ -6,6 +6,7 @@ Must not know: files on this machine, what is shown to a person.
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -19,7 +20,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from server.client.errors import ClientError, Refused, TryAgain, UploadLost
-from server.protocols.headers import AUTHORIZATION, LOCATION, RETRY_AFTER, TUS_RESUMABLE
+from server.protocols.headers import (
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    LOCATION,
+    RETRY_AFTER,
+    TUS_RESUMABLE,
+)
 
 CONNECT_SECONDS: Final = 10.0
 STALL_SECONDS: Final = 60.0
@@ -86,7 +93,7 @@ class Connection:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: Iterable[bytes] | None = None,
+        body: Iterable[bytes] | bytes | None = None,
         query: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """Send one request; the answer is a 2xx.
@@ -116,14 +123,23 @@ class Connection:
         return response
 
     def document(
-        self, method: str, path: str, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        question: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """A JSON object of the API; `path` is below the server's address.
+
+        `question` is sent along as JSON.
 
         Raises:
             TryAgain, UploadLost, Refused: as `ask`; Refused when it is not a JSON object.
         """
-        response = self.ask(method, f"{self.server}{path}", query=query)
+        headers = {} if question is None else {CONTENT_TYPE: "application/json"}
+        body = None if question is None else json.dumps(question).encode()
+        response = self.ask(method, f"{self.server}{path}", headers=headers, body=body, query=query)
         found = _json_object(response)
         if found is None:
             raise Refused(

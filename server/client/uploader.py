@@ -19,9 +19,11 @@ from tusclient.uploader.uploader import Uploader
 
 from server.client.archive import Archive, Slice
 from server.client.connection import Connection
-from server.client.errors import Refused, TryAgain
+from server.client.errors import Refused, TryAgain, UploadLost
 from server.protocols.headers import LOCATION, REPR_DIGEST, UPLOAD_OFFSET
 
+# What the server answers to a check of a tag that it would not move.
+_TAG_EXISTS: Final = "tag_exists"
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -63,13 +65,32 @@ class ArchiveUploader(Uploader):
         return self.connection.upload_url(self.upload_id)
 
     def create(self) -> None:
-        """Make the upload on the server.
+        """Make the upload on the server, unless its image could not be pushed afterwards.
 
         Raises:
             Refused, TryAgain: as the server says.
         """
+        self._check()
         self.resume(self.create_url())
         self.offset = 0
+
+    def _check(self) -> None:
+        """Before the first byte, hear whether the tag is taken and must stay what it is.
+
+        What else stands against the upload, its creation says itself. A server that cannot tell is
+        no reason not to send.
+        """
+        image = self.metadata.get("image")
+        if not image:
+            return
+        question = {"image": image, "length": self.archive.length}
+        try:
+            answer = self.connection.document("POST", "/api/check", question=question)
+        except UploadLost:
+            return
+        if answer.get("code") == _TAG_EXISTS:
+            reason, hint = str(answer.get("reason")), str(answer.get("hint"))
+            raise Refused(reason, hint, code=_TAG_EXISTS)
 
     def resume(self, upload_id: str) -> None:
         """Go on with an upload that exists; `refresh` says where."""
