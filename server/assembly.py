@@ -44,11 +44,25 @@ class Assembly:
         """
         sealed = await to_thread.run_sync(self._sealed, upload.id)
         total = sealed.length or 0
+        await to_thread.run_sync(self._flush, sealed)
         position = -1
         while position < total:
             # A window at a time, so that a cancellation is heard.
             position = await to_thread.run_sync(self._advance, sealed)
             progress(position, total)
+
+    def _flush(self, upload: Upload) -> None:
+        """Before anything of a part goes: what a run before a kill left is on the disk.
+
+        Digests of a file that is still to grow are of no use.
+        """
+        target = os.open(self._store.path(upload.id), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fdatasync(target)
+            if os.fstat(target).st_size != upload.length:
+                self._store.forget_digests(upload.id)
+        finally:
+            os.close(target)
 
     def _sealed(self, upload_id: str) -> Upload:
         upload = self._store.find(upload_id)
@@ -111,8 +125,8 @@ class Assembly:
 
     def _settle(self, source: int, target: int, start: int, count: int) -> None:
         """Free a range of a part, once its copy cannot be lost."""
-        if self._store.durable:
-            os.fdatasync(target)
+        # Whatever the setting `durability` says: what goes in the part cannot be sent again.
+        os.fdatasync(target)
         give_back(source, start, count)
 
     def _drop(self, part: str) -> None:

@@ -56,6 +56,11 @@ class Documents:
         written = self._sidecars.modified_at(upload_id, Kind.OUTCOME)
         return None if written is None else time.time() - written
 
+    def sidecar_age_seconds(self, upload_id: str) -> float | None:
+        """How long ago the sidecar was written; None when there is none."""
+        written = self._sidecars.modified_at(upload_id, Kind.INFO)
+        return None if written is None else time.time() - written
+
     def record_outcome(self, outcome: Record) -> None:
         """Write the end of an upload; its cancel mark has done its work then."""
         self._sidecars.write(outcome.id, Kind.OUTCOME, outcome.to_json())
@@ -76,6 +81,10 @@ class Documents:
         document = {"length": digests.length, "md5": digests.md5, "sha256": digests.sha256}
         self._sidecars.write(upload_id, Kind.DIGEST, document)
 
+    def forget_digests(self, upload_id: str) -> None:
+        """The file is not what they were computed of."""
+        self._sidecars.remove(upload_id, Kind.DIGEST)
+
     def request_cancel(self, upload_id: str) -> None:
         """Leave the mark that whatever works on the upload must stop."""
         self._sidecars.write(upload_id, Kind.CANCEL, {})
@@ -90,12 +99,16 @@ class Documents:
             return final_id
         return self.claimer(upload_id) or ""
 
+    def withdraw(self, upload_id: str) -> bool:
+        """Make sure that a partial never becomes a part of anything; False when it is one."""
+        return self.claim(upload_id, upload_id) == upload_id
+
     def unclaim(self, upload_id: str) -> None:
         """Take a claim back that did not come to anything."""
         self._sidecars.remove(upload_id, Kind.CLAIM)
 
     def claimer(self, upload_id: str) -> str | None:
-        """The final upload that a partial is a part of."""
+        """The final upload that a partial is a part of; itself, when it was withdrawn."""
         document = self._sidecars.read(upload_id, Kind.CLAIM)
         return None if document is None else str(document["final"])
 

@@ -93,9 +93,14 @@ class Expiry:
 
     def _due(self, upload_id: str) -> str | None:
         """Why the upload, its archive or its history may go now; None: it stays."""
-        found = self._found(upload_id)
-        if found is None or found.part_of is not None:
+        upload = self._store.find(upload_id)
+        if upload is None or self._finder.final_of(upload) is not None:
             return None
+        found = self._finder.glance(upload)
+        if found is None:
+            # A kill in the middle of a removal left it.
+            age = self._store.sidecar_age_seconds(upload_id) or 0.0
+            return "belongs to no upload" if age > _LEFTOVER_SECONDS else None
         if found.outcome is None:
             return "unfinished, expired" if found.expired else None
         age = self._store.outcome_age_seconds(upload_id) or 0.0
@@ -129,6 +134,9 @@ class Expiry:
                 reason = await to_thread.run_sync(self._due, upload_id)
                 if found is None or reason is None:
                     return []
+                withdraw = self._store.withdraw
+                if found.upload.partial and not await to_thread.run_sync(withdraw, upload_id):
+                    return []
                 if found.outcome is None:
                     ended = replace(found.record(), status=Status.EXPIRED)
                     await to_thread.run_sync(self._record, ended)
@@ -145,17 +153,18 @@ class Expiry:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            os.truncate(self._store.path(ended.id), 0)
+            for one in (ended.id, *self._store.parts(ended.id)):
+                os.truncate(self._store.path(one), 0)
             self._store.record_outcome(ended)
 
     async def _forget(self, upload_id: str) -> list[Swept]:
         """Remove what is still known of an upload whose archive went long ago."""
-        found = await to_thread.run_sync(self._found, upload_id)
+        upload = await to_thread.run_sync(self._store.find, upload_id)
         reason = await to_thread.run_sync(self._due, upload_id)
-        if found is None or reason is None:
+        if upload is None or reason is None:
             return []
         await to_thread.run_sync(self._store.erase, upload_id)
-        self._emit(UploadRemoved(upload_id, found.upload.owner))
+        self._emit(UploadRemoved(upload_id, upload.owner))
         return [Swept(upload_id, reason, 0)]
 
 

@@ -41,10 +41,12 @@ class Found:
 
     def record(self) -> Record:
         """The status document, as the disk alone tells it."""
-        if self.outcome is not None:
+        if self.outcome is not None and self.part_of is None:
             return self.outcome
         queued = self.finished and not self.upload.partial
         status = Status.QUEUED if queued else Status.RECEIVING
+        if self.outcome is not None:
+            status = self.outcome.status
         return self.upload.record(status=status, offset=self.offset, expires_at=self.expires_at)
 
 
@@ -79,7 +81,15 @@ class Finder:
     def final_of(self, upload: Upload) -> Upload | None:
         """The final upload that a partial is a part of."""
         claimer = self._store.claimer(upload.id) if upload.partial else None
-        return self._store.find(claimer) if claimer else None
+        return self._store.find(claimer) if claimer and claimer != upload.id else None
+
+    def told_of(self, found: Found) -> Found:
+        """What is told when bytes came: of a part, how its final upload stands."""
+        final = self.final_of(found.upload)
+        if final is None:
+            return found
+        self._store.touch(final.id)
+        return self.glance(final) or found
 
     def _look_at_one(self, upload: Upload) -> Found:
         # The outcome is read after the size: an archive is only removed once its outcome is there.
@@ -98,20 +108,29 @@ class Finder:
 
     def _look_at_part(self, upload: Upload, final: Upload) -> Found:
         """A part lives and ends with its final upload, which may have taken its bytes already."""
-        whole = self._look_at_final(final)
-        offset = upload.length if whole.upload.sealed else self._store.measure(upload.id)
-        if offset is None or whole.outcome is not None:
-            offset = upload.length or 0
-        return Found(
-            upload, offset, whole.outcome, whole.expires_at, whole.canceling, part_of=final.id
-        )
+        store = self._store
+        offset = store.measure(upload.id)
+        started_at = store.last_byte_at(final.id)
+        outcome = store.outcome(final.id)
+        # Read again: its parts' bytes go once it is sealed.
+        final = store.find(final.id) or final
+        if offset is None:
+            offset = (upload.length or 0) if final.sealed or outcome else 0
+        if outcome is not None or final.sealed or started_at is None:
+            return Found(upload, offset, outcome, None, part_of=final.id)
+        expires_at: float | None = started_at + self.ttl_seconds
+        if started_at + self.ttl_seconds <= time.time() and self._look_at_final(final).finished:
+            expires_at = None
+        canceling = store.cancel_requested(final.id)
+        return Found(upload, offset, None, expires_at, canceling, part_of=final.id)
 
     def _look_at_final(self, upload: Upload) -> Found:
         """The sum of its parts; once it is sealed, what the parts were then."""
         store = self._store
+        # In this order, as for one: the archive is only removed once its outcome is there.
+        last_byte_at = store.last_byte_at(upload.id)
         outcome = store.outcome(upload.id)
-        started_at = store.last_byte_at(upload.id)
-        if started_at is None and outcome is None:
+        if last_byte_at is None and outcome is None:
             raise NotFound("the upload's bytes are gone", "create a new one")
         canceling = outcome is None and store.cancel_requested(upload.id)
         if upload.sealed:
@@ -128,8 +147,6 @@ class Finder:
         offset = sum(size or 0 for size in sizes)
         if len(lengths) == len(upload.parts):
             upload = upload.with_length(sum(lengths))
-        times = [store.last_byte_at(one) for one in (upload.id, *own)]
-        last_byte_at = max((at for at in times if at is not None), default=0.0)
         unfinished = offset != upload.length
-        expires_at = last_byte_at + self.ttl_seconds if unfinished else None
+        expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None
         return Found(upload, offset, None, expires_at, canceling)

@@ -138,9 +138,9 @@ class StoredUploads:
         if self._store.measure(upload_id) is None or self._store.outcome(upload_id) is not None:
             return None
         upload = self._store.find(upload_id)
-        found = self._finder.glance(upload) if upload else None
+        found = self._finder.glance(upload) if upload and not upload.partial else None
         whole = found is not None and found.finished and found.outcome is None
-        return found if found and whole and not found.upload.partial else None
+        return found if whole else None
 
     async def get(self, upload_id: str) -> StoredUpload | None:
         """A whole upload without an outcome."""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from hooks.events import UploadEvent, UploadGrew
 from server.errors import ChecksumMismatch, ServerError
-from server.finder import Found
+from server.finder import Finder, Found
 from server.intake import Ending, Intake, Received
 from server.locker import Lock
 from server.proof import Checksum, Proof, Prover
@@ -32,6 +32,7 @@ class Receiving:
     def __init__(
         self,
         store: UploadStore,
+        finder: Finder,
         intake: Intake,
         emit: Callable[[UploadEvent], None],
         *,
@@ -39,6 +40,7 @@ class Receiving:
     ) -> None:
         """Wire the parts; `max_size` 0 means that only the disk limits."""
         self._store = store
+        self._finder = finder
         self._intake = intake
         self._emit = emit
         self._max_size = max_size
@@ -113,11 +115,13 @@ class Receiving:
         return received
 
     async def _report(self, lock: Lock, found: Found, counted: int | None) -> None:
-        if found.part_of:
-            return
         while True:
             offset = lock.position if counted is None else counted
-            self._emit(UploadGrew(replace(found, offset=offset).record()))
+            now = replace(found, offset=offset)
+            # Asked each time: a partial may become a part of something while its bytes come.
+            if found.upload.partial:
+                now = await to_thread.run_sync(self._finder.told_of, now)
+            self._emit(UploadGrew(now.record()))
             await anyio.sleep(_PROGRESS_SECONDS)
 
 

@@ -82,7 +82,7 @@ class Reception:
         self._admission = admission
         self._emit = emit
         self.max_size = max_size
-        self._receiving = Receiving(store, intake, emit, max_size=max_size)
+        self._receiving = Receiving(store, finder, intake, emit, max_size=max_size)
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
         """Admit and create an upload; an empty one is finished at once.
@@ -177,6 +177,8 @@ class Reception:
 
     async def digests(self, found: Found) -> Mapping[str, str]:
         """What the whole file hashes to, hex by `md5` and `sha256`; empty while nobody knows."""
+        if found.upload.partial:
+            return {}
         if found.outcome is not None:
             return {name: value for name, value in found.outcome.digests.items() if value}
         digests = await to_thread.run_sync(self.store.digests, found.upload.id)
@@ -325,8 +327,7 @@ class Reception:
 
     def _conclude(self, found: Found) -> None:
         """Tell how far the upload came, or the final upload that it is a part of. Blocking."""
-        whole = self.finder.final_of(found.upload)
-        told = (self.finder.glance(whole) if whole else None) or found
+        told = self.finder.told_of(found)
         if told.finished and not told.upload.partial:
             self._emit(UploadFinished(told.record(), in_parts=bool(told.upload.parts)))
         else:
@@ -352,6 +353,12 @@ class Reception:
             Conflict: it did not fail, or its archive is gone.
             UploadLocked: somebody works on it.
         """
+        if found.part_of is not None:
+            raise Conflict(
+                f"retry: the upload is a part of {found.part_of}",
+                "retry that one",
+                code="part_of_final",
+            )
         _check_failed(found)
         try:
             async with self.locker.hold(found.upload.id):

@@ -19,6 +19,7 @@ from server.errors import Conflict, NotFound, UploadLocked
 from server.finder import Found
 from server.locker import Locker
 from server.store import UploadStore
+from server.upload import UploadId
 
 # A step's process group is killed within seconds; after this the sender is told to ask again.
 _STOP_SECONDS: Final = 15.0
@@ -54,6 +55,7 @@ class Termination:
         upload_id = found.upload.id
         _check_whole(found)
         if found.outcome is None and (not found.finished or found.upload.partial):
+            await self._withdraw(found)
             async with self._locker.hold_all(upload_id, found.upload.parts, force=True):
                 await to_thread.run_sync(self._store.erase, upload_id)
             self._emit(UploadRemoved(upload_id, found.upload.owner))
@@ -87,7 +89,19 @@ class Termination:
             raise Conflict(
                 f"cancel: the upload is {found.outcome.status}", "there is nothing to cancel"
             )
+        await self._withdraw(found)
         return await self._stop(found)
+
+    async def _withdraw(self, found: Found) -> None:
+        """A partial that ends by itself must not become a part of anything meanwhile.
+
+        Raises:
+            Conflict: it has become one.
+        """
+        upload = found.upload
+        if upload.partial and not await to_thread.run_sync(self._store.withdraw, upload.id):
+            claimer = await to_thread.run_sync(self._store.claimer, upload.id)
+            _check_whole(replace(found, part_of=UploadId(claimer or "another upload")))
 
     async def _stop(self, found: Found) -> Record:
         upload_id = found.upload.id

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from server.documents import Documents
@@ -68,9 +69,29 @@ class UploadFiles(Documents):
 
         Its file is what is locked, and where its parts are put together in the end.
         """
+        if self._sidecars.exists(upload.id, Kind.INFO):
+            return False
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        os.close(os.open(self.path(upload.id), flags, 0o640))
-        return self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
+        try:
+            os.close(os.open(self.path(upload.id), flags, 0o640))
+            return self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self.path(upload.id).unlink(missing_ok=True)
+            raise insufficient("create upload", 1, self.directory, " at least") from error
+
+    def forget_final(self, upload_id: str) -> None:
+        """Take a final upload back that came to nothing; its lock must be held, its parts stay."""
+        for part in self.parts(upload_id):
+            self.unclaim(part)
+        self._sidecars.remove(upload_id, *Kind)
+        self.path(upload_id).unlink(missing_ok=True)
+
+    def touch(self, upload_id: str) -> None:
+        """Bytes came to a part of this final upload: its time begins anew."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(upload_id))
 
     def seal(self, upload: Upload) -> None:
         """Keep a final upload's lengths; its lock must be held."""
@@ -219,10 +240,11 @@ class UploadFiles(Documents):
 
     def erase(self, upload_id: str) -> int:
         """Remove all of an upload; returns the bytes freed (the lock must be held)."""
-        parts = self.parts(upload_id)
+        # Its parts first, as long as it is known that they are its own.
+        freed = sum(self.erase(part) for part in self.parts(upload_id))
         # The sidecar goes first: from then on the upload does not exist, whatever is left of it.
         self._sidecars.remove(upload_id, *Kind)
-        return self.erase_data(upload_id) + sum(self.erase(part) for part in parts)
+        return freed + self.erase_data(upload_id)
 
     def leftovers(self, older_than_seconds: float) -> list[Path]:
         """Files of no upload: what a kill in the middle of `begin` or of a rename left."""

@@ -201,8 +201,10 @@ class UploadsApi:
         uploads = (store.find(upload_id) for upload_id in store.ids())
         mine = [upload for upload in uploads if upload and caller.sees(upload.owner)]
         mine.sort(key=lambda upload: (upload.created_at, upload.id), reverse=True)
-        found = (self._reception.finder.glance(upload) for upload in mine)
-        return [one for one in found if one and one.part_of is None]
+        finder = self._reception.finder
+        # Parts are told of by their final upload.
+        found = (finder.glance(upload) for upload in mine if finder.final_of(upload) is None)
+        return [one for one in found if one]
 
     async def _record(self, found: Found) -> Record:
         known = await self._known([found.upload.id])

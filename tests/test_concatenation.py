@@ -389,3 +389,124 @@ def test_a_part_that_was_damaged_meanwhile(serve: Serve) -> None:
     assert append(server.port, parts[1], 1000, (b"def" * 1000)[1000:]).status == 204
     assert ended(server, final)["status"] == "done"
     assert stored(server, final).read_bytes() == b"abc" * 1000 + b"def" * 1000
+
+
+def test_a_refusal_takes_nothing_from_the_parts_that_were_free(server: LiveServer) -> None:
+    taken, free = send_parts(server.port, [b"taken", b"free"])
+    assert concatenate(server.port, [taken]).status == 201
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(
+            threads.map(lambda _: concatenate(server.port, [free, taken]).status, range(40))
+        )
+    assert set(answers) == {409}
+    assert offset(server.port, free) == 4
+    assert ended(server, concatenate(server.port, [free])["Location"])["status"] == "done"
+
+
+def test_of_two_uploads_with_common_parts_one_wins(server: LiveServer) -> None:
+    for _ in range(12):
+        one, two = send_parts(server.port, [b"one", b"two"])
+        with ThreadPoolExecutor(8) as threads:
+            lists = [[one, two], [two, one]] * 4
+            answers = list(threads.map(lambda parts: concatenate(server.port, parts), lists))
+        won = {answer["Location"] for answer in answers if answer.status == 201}
+        assert len(won) == 1, [answer.status for answer in answers]
+        assert {answer.status for answer in answers} <= {201, 409}
+        assert ended(server, won.pop())["status"] == "done"
+
+
+def test_canceling_a_part_and_using_it_exclude_each_other(server: LiveServer) -> None:
+    outcomes = set()
+    for _ in range(12):
+        part = send_parts(server.port, [b"abc"])[0]
+        cancel = f"{server.url}/api/uploads/{part.rsplit('/', 1)[-1]}/cancel"
+        with ThreadPoolExecutor(2) as threads:
+            canceled = threads.submit(requests.post, cancel, timeout=30)
+            final = concatenate(server.port, [part])
+            codes = (canceled.result().status_code, final.status)
+        outcomes.add(codes)
+        assert codes in {(200, 410), (200, 409), (200, 400), (409, 201)}, codes
+        if final.status == 201:
+            assert ended(server, final["Location"])["status"] == "done"
+    assert outcomes
+
+
+def test_a_list_that_is_too_long(server: LiveServer) -> None:
+    parts = [f"/files/{number:032x}" for number in range(257)]
+    answer = concatenate(server.port, parts)
+    assert (answer.status, answer.problem["code"]) == (400, "too_many_parts")
+
+
+def test_commas_are_no_separators(server: LiveServer) -> None:
+    one, two = send_parts(server.port, [b"1", b"2"])
+    assert concatenate(server.port, [f"{one},{two}"]).status == 400
+    assert concatenate(server.port, [one, two]).status == 201
+
+
+def test_a_length_that_is_not_known_where_the_whole_is_limited(serve: Serve) -> None:
+    server = serve(max_size=10)
+    deferred = {**TUS, **PARTIAL, "Upload-Defer-Length": "1"}
+    part = ask(server.port, "POST", "/files/", deferred)["Location"]
+    answer = concatenate(server.port, [part, *send_parts(server.port, [b"x" * 8])])
+    assert (answer.status, answer.problem["code"]) == (400, "unknown_length")
+
+
+def test_a_part_has_its_own_document_and_no_digest(server: LiveServer) -> None:
+    parts = send_parts(server.port, [b"abc", b"defg"])
+    final = concatenate(server.port, parts, metadata(md5="0" * 32))["Location"]
+    ended(server, final)
+    document = status(server.port, parts[1])
+    assert (document["id"], document["length"]) == (parts[1].rsplit("/", 1)[-1], 4)
+    assert document["status"] == "failed", "as the whole"
+    ietf = {"Upload-Draft-Interop-Version": "6", "Want-Repr-Digest": "sha-256=1"}
+    assert "repr-digest" not in ask(server.port, "HEAD", parts[1], ietf).headers
+    retry = f"/api/uploads/{parts[1].rsplit('/', 1)[-1]}/retry"
+    answer = ask(server.port, "POST", retry)
+    assert (answer.status, answer.problem["code"]) == (409, "part_of_final")
+
+
+def test_the_same_again_after_the_end(serve: Serve) -> None:
+    server = serve(finished_ttl_hours=0.5 / 3600)
+    for act in ("delete", "fail"):
+        parts = send_parts(server.port, [b"abc"])
+        final = concatenate(server.port, parts, metadata(md5="0" * 32))["Location"]
+        assert ended(server, final)["status"] == "failed"
+        if act == "delete":
+            assert ask(server.port, "DELETE", final, TUS).status == 204
+        time.sleep(0.6)
+        assert run_tusboat(server.data_dir.parent, "gc", env=server.env).code == 0
+        again = concatenate(server.port, parts, metadata(md5="0" * 32))
+        assert again["Location"] == final
+        assert not stored(server, final).exists()
+        retry = f"/api/uploads/{final.rsplit('/', 1)[-1]}/retry"
+        assert ask(server.port, "POST", retry).status == 409
+
+
+def test_a_part_is_no_download(serve: Serve) -> None:
+    server = serve(downloads=True, run_worker=False)
+    parts = send_parts(server.port, [b"abc"])
+    assert ask(server.port, "GET", parts[0]).status == 404
+    final = concatenate(server.port, parts)["Location"]
+    assert ask(server.port, "GET", parts[0]).status == 404
+    assert ask(server.port, "GET", final).status == 404, "not assembled yet"
+
+
+def test_many_parts_cost_little(serve: Serve) -> None:
+    server = serve(run_worker=False)
+    parts = [create(server.port, 2, PARTIAL) for _ in range(200)]
+    final = concatenate(server.port, parts)["Location"]
+    begun = time.monotonic()
+    assert append(server.port, parts[0], 0, b"xy").status == 204
+    assert [row["id"] for row in documents(server.url)] == [final.rsplit("/", 1)[-1]]
+    assert run_tusboat(server.data_dir.parent, "gc", "--dry-run", env=server.env).code == 0
+    assert time.monotonic() - begun < 20, "it was minutes when each part looked at all the others"
+
+
+def test_a_kill_in_the_middle_of_a_removal_leaves_nothing_for_ever(serve: Serve) -> None:
+    server = serve(run_worker=False)
+    final = concatenate(server.port, send_parts(server.port, [b"abc"]))["Location"]
+    stored(server, final).unlink()
+    sidecar = stored(server, final).with_suffix(".info")
+    os.utime(sidecar, (time.time() - 4000,) * 2)
+    assert run_tusboat(server.data_dir.parent, "gc", env=server.env).code == 0
+    assert not [path for path in (server.data_dir / "uploads").iterdir() if path.is_file()]

@@ -63,7 +63,10 @@ def error_headers(request: Request) -> dict[str, str]:
     """What an error carries, by the protocol of the request that it answers."""
     if not request.url.path.startswith(FILES):
         return {}
-    return ietf.common_headers(request) if _speaks_ietf(request) else tus_headers()
+    common = ietf.common_headers(request) if _speaks_ietf(request) else tus_headers()
+    # An offset is not to be cached, and neither is that there is none.
+    uncached = {h.CACHE_CONTROL: "no-store"} if request.method == "HEAD" else {}
+    return {**common, **uncached}
 
 
 def _speaks_ietf(request: Request) -> bool:

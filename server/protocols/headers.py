@@ -118,6 +118,8 @@ PROBLEM_JSON: Final = "application/problem+json"
 EVENT_STREAM: Final = "text/event-stream"
 
 LARGEST_LENGTH: Final = 2**63 - 1
+# More than any client sends; each part costs a look at its files.
+PARTS_LIMIT: Final = 256
 METADATA_LIMIT_BYTES: Final = 16 * 1024
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
@@ -319,7 +321,13 @@ def concatenation(headers: Headers) -> tuple[str, list[str]] | None:
     urls = rest.split(" ")
     if raw == "partial":
         return raw, []
-    if kind == "final" and all(urls):
+    if kind == "final" and all(urls) and "," not in rest:
+        if len(urls) > PARTS_LIMIT:
+            raise BadRequest(
+                f"header {UPLOAD_CONCAT}: {len(urls)} parts, at most {PARTS_LIMIT} are taken",
+                "send fewer and larger parts",
+                code="too_many_parts",
+            )
         return raw, urls
     raise BadRequest(
         f"header {UPLOAD_CONCAT}: {raw!r} is neither partial nor final",

@@ -133,14 +133,14 @@ class TusProtocol:
                     declared=h.size(request.headers, h.CONTENT_LENGTH),
                     proof=proof,
                 )
+                if appended.received.ending is Ending.OVERLONG:
+                    raise refusal(appended)
             except ServerError as error:
                 # The upload is there all the same: the sender may send the right bytes to it.
                 error.headers |= headers
                 raise
             # The sender learns where its upload is also when the body broke off: it resumes there.
             found = appended.found
-            if appended.received.ending is Ending.OVERLONG:
-                raise refusal(appended)
             headers[h.UPLOAD_OFFSET] = str(found.offset)
         return _answer(HTTPStatus.CREATED, headers, found)
 
@@ -200,17 +200,21 @@ class TusProtocol:
         def amend(upload: Upload) -> Upload:
             return promised(lengthened(upload, length), digests)
 
-        amend(found.upload)
-        appended = await self._reception.append(
-            request,
-            found,
-            offset,
-            amend=amend,
-            declared=h.size(request.headers, h.CONTENT_LENGTH),
-            proof=proof,
-        )
-        if appended.received.ending is not Ending.COMPLETE:
-            raise refusal(appended)
+        try:
+            amend(found.upload)
+            appended = await self._reception.append(
+                request,
+                found,
+                offset,
+                amend=amend,
+                declared=h.size(request.headers, h.CONTENT_LENGTH),
+                proof=proof,
+            )
+            if appended.received.ending is not Ending.COMPLETE:
+                raise refusal(appended)
+        except ServerError as error:
+            error.headers |= _expiry(found)
+            raise
         headers = {h.UPLOAD_OFFSET: str(appended.found.offset)}
         return _answer(HTTPStatus.NO_CONTENT, headers, appended.found)
 
@@ -223,9 +227,9 @@ class TusProtocol:
         found = await self._reception.receivable(request.path_params["id"], caller, Action.READ)
         path = self._reception.store.path(found.upload.id)
         there = await to_thread.run_sync(self._reception.store.measure, found.upload.id)
-        if not found.finished or there != found.offset:
+        if not found.finished or there != found.offset or found.upload.partial:
             raise NotFound(
-                "the archive is not here: unfinished, not assembled yet, or removed",
+                "the archive is not here: a part, unfinished, not assembled yet, or removed",
                 "ask its status",
             )
         # Whatever was sent, a browser stores it and never shows or runs it.
@@ -287,6 +291,11 @@ def _answer(
     Spec: tus 1.0.0, Expiration.
     """
     merged = {**common_headers(), **(headers or {})}
-    if found is not None and found.expires_at is not None:
-        merged[h.UPLOAD_EXPIRES] = h.http_date(found.expires_at)
+    merged |= _expiry(found)
     return Response(status_code=status, headers=merged)
+
+
+def _expiry(found: Found | None) -> dict[str, str]:
+    if found is None or found.expires_at is None:
+        return {}
+    return {h.UPLOAD_EXPIRES: h.http_date(found.expires_at)}
