@@ -192,8 +192,9 @@ class WireProtocol(HttpToolsProtocol):
         """
         view = memoryview(data)
         while view and not self.transport.is_closing() and not self._lingering:
-            piece = view[:_PIECE_BYTES]
-            view = view[_PIECE_BYTES:]
+            # One byte more than a head may have, so that a longer one never ends within a piece.
+            allowed = _HEAD_BYTES + 1 - self._head_bytes if self._in_head else _PIECE_BYTES
+            piece, view = view[:allowed], view[allowed:]
             if self._in_head:
                 self._head_bytes += len(piece)
             else:

@@ -245,3 +245,29 @@ async def test_an_event_that_cannot_be_told_does_not_keep_the_next() -> None:
     with anyio.fail_after(5):
         await relay.drain()
     assert [event.upload_id for event in told if isinstance(event, UploadRemoved)] == ["1", "2"]
+
+
+NO_TEXT = [
+    ("Upload-Metadata", "filename \xe9"),
+    ("Upload-Checksum", "md5 \xe9"),
+    ("Content-Disposition", "attachment; filename*=undefined''a"),
+    ("Content-Disposition", "attachment; filename*=idna''a"),
+    ("Content-Disposition", "attachment; filename*=unicode_escape''%5Cud800"),
+    ("Content-Disposition", "attachment; filename*" + "9" * 5000 + "=a"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), NO_TEXT)
+def test_a_value_that_is_no_text_is_refused(server: LiveServer, name: str, value: str) -> None:
+    before = set(server.data_dir.joinpath("uploads").iterdir())
+    headers = {name: value}
+    if name != "Content-Disposition":
+        headers |= {**TUS, **OCTETS, "Upload-Length": "1"}
+    assert ask(server.port, "POST", "/files/", headers, b"x").status == 400
+    assert set(server.data_dir.joinpath("uploads").iterdir()) == before
+
+
+def test_a_head_that_comes_all_at_once_has_the_same_limit(server: LiveServer) -> None:
+    with Raw(server.port) as raw, contextlib.suppress(ConnectionError):
+        raw.send(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: " + b"a" * 120_000 + b"\r\n\r\n")
+        assert raw.answer().status == 431

@@ -144,11 +144,20 @@ def _disposition_filename(request: Request) -> str | None:
         return None
     message = Message()
     message[h.CONTENT_DISPOSITION] = value
-    parameters = message.get_params(header=h.CONTENT_DISPOSITION) or []
-    names = [value for key, value in parameters if key.lower() == _FILENAME]
-    # The encoded form (`filename*`, a tuple here) wins over the plain one.
-    names.sort(key=lambda name: isinstance(name, str))
-    return collapse_rfc2231_value(names[0]) if names else None
+    try:
+        parameters = message.get_params(header=h.CONTENT_DISPOSITION) or []
+        names = [value for key, value in parameters if key.lower() == _FILENAME]
+        # The encoded form (`filename*`, a tuple here) wins over the plain one.
+        names.sort(key=lambda name: isinstance(name, str))
+        filename = collapse_rfc2231_value(names[0]) if names else None
+        # Some encodings that a sender may name make no text of it.
+        (filename or "").encode()
+    except ValueError as error:
+        raise BadRequest(
+            f"header {h.CONTENT_DISPOSITION}: the filename cannot be read: {error}",
+            "send `filename*=utf-8''NAME`, percent-encoded",
+        ) from error
+    return filename
 
 
 def _coded(key: str, value: str) -> str:
