@@ -14,6 +14,7 @@
     ├── TooLarge              413   more bytes than the upload or the server takes
     ├── UnsupportedMediaType  415   Content-Type does not fit
     ├── UploadLocked          423   another request is writing
+    ├── HeadTooLarge          431   request line and headers are too long
     ├── ChecksumMismatch      460   the bytes are not the promised ones; none of them was kept
     ├── Unavailable           503   stopping, or Redis is away
     └── InsufficientStorage   507   the disk would not hold it
@@ -157,6 +158,16 @@ class UploadLocked(ServerError):
 
     status = HTTPStatus.LOCKED
     code = "locked"
+
+
+class HeadTooLarge(ServerError):
+    """Request line and headers are longer than any that is meant.
+
+    Spec: RFC 6585, section 5.
+    """
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "head_too_large"
 
 
 class ChecksumMismatch(ServerError):

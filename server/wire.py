@@ -14,6 +14,7 @@ Must not know: uploads.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,8 @@ import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from server.errors import BadRequest, HeadTooLarge, ServerError
+from server.protocols import headers as h
 from server.space import KIB, MIB
 
 EXTENSION: Final = "tusboat.body"
@@ -206,13 +209,26 @@ class WireProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def _refuse_head(self) -> None:
-        """Spec: RFC 6585, section 5."""
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"content-length: 0\r\nconnection: close\r\n\r\n"
-            )
+            limit = f"at most {_HEAD_BYTES} bytes are taken"
+            self._refuse(HeadTooLarge("the request's head is too long", limit))
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every other error is answered."""
+        self._refuse(BadRequest(msg, "send a request as HTTP/1.1 has them", code="invalid_http"))
+        self.transport.close()
+
+    def _refuse(self, error: ServerError) -> None:
+        """No route will see the request; which protocol it meant is not known."""
+        problem = error.problem()
+        body = json.dumps(problem).encode()
+        head = (
+            f"HTTP/1.1 {problem['status']} {problem['title']}\r\n"
+            f"{h.TUS_RESUMABLE}: {h.TUS_1_0_0}\r\n{h.CONTENT_TYPE}: {h.PROBLEM_JSON}\r\n"
+            f"{h.CONTENT_LENGTH}: {len(body)}\r\n{h.CONNECTION}: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
 
 
 def _plain_content_length(headers: list[tuple[bytes, bytes]]) -> int | Literal[0]:

@@ -271,3 +271,22 @@ def test_a_head_that_comes_all_at_once_has_the_same_limit(server: LiveServer) ->
     with Raw(server.port) as raw, contextlib.suppress(ConnectionError):
         raw.send(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: " + b"a" * 120_000 + b"\r\n\r\n")
         assert raw.answer().status == 431
+
+
+@pytest.mark.parametrize(
+    ("head", "status_code", "code"),
+    [
+        (b"PATCH /files/x HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, "invalid_http"),
+        (b"nonsense\r\n\r\n", 400, "invalid_http"),
+        (b"HEAD /files/x HTTP/1.1\r\nX-A: " + b"a" * 70_000 + b"\r\n\r\n", 431, "head_too_large"),
+    ],
+)
+def test_what_is_no_http_is_answered_like_every_error(
+    server: LiveServer, head: bytes, status_code: int, code: str
+) -> None:
+    with Raw(server.port) as raw:
+        raw.send(head)
+        answer = raw.answer()
+    assert (answer.status, answer["Tus-Resumable"]) == (status_code, "1.0.0")
+    assert (answer["Content-Type"], answer.problem["code"]) == ("application/problem+json", code)
+    assert answer.problem["hint"]
