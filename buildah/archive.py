@@ -69,7 +69,7 @@ class ArchiveFacts:
 def compression(path: Path) -> Compression:
     """How the file is compressed as a whole, by its first bytes. Blocking."""
     with path.open("rb") as file:
-        return _compression_of(file.read(8))
+        return compression_of(file.read(8))
 
 
 def examine(path: Path) -> ArchiveFacts:
@@ -86,14 +86,15 @@ def examine(path: Path) -> ArchiveFacts:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _worded():
+        with tar_worded():
             return _examine(descriptor)
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def _worded() -> Iterator[None]:
+def tar_worded() -> Iterator[None]:
+    """What is wrong with a tar, as an ArchiveError."""
     try:
         yield
     except TarTruncated as error:
@@ -174,13 +175,14 @@ def _stored_bytes(_descriptor: int, entry: Entry) -> int:
 
 def _unpacked_bytes(descriptor: int, entry: Entry) -> int:
     """The size of a layer without compression; a gzip ends with it, modulo 4 GiB."""
-    if _compression_of(os.pread(descriptor, 8, entry.offset)) is not Compression.GZIP:
+    if compression_of(os.pread(descriptor, 8, entry.offset)) is not Compression.GZIP:
         return entry.size
     remainder = int.from_bytes(os.pread(descriptor, 4, entry.offset + entry.size - 4), "little")
     return remainder + -(-max(0, entry.size - remainder) // (4 * GIB)) * 4 * GIB
 
 
-def _compression_of(start: bytes) -> Compression:
+def compression_of(start: bytes) -> Compression:
+    """What a file is compressed with that starts like this."""
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 BLOCK_BYTES = 512
 
@@ -23,8 +23,10 @@ _ENTRIES = 200_000
 _REGULAR = frozenset(b"\x0007")
 # Links, devices, directories: whatever size their header gives, no bytes follow.
 _HEADER_ONLY = frozenset(b"123456")
-_PAX, _LONG_NAME, _SPARSE = b"xLS"
-# They describe the next entry; of the global one (g) and the link's long name (K) nothing is used.
+_LINKS = frozenset(b"12")
+_SYMBOLIC = ord("2")
+_PAX, _LONG_NAME, _LONG_TARGET, _SPARSE = b"xLKS"
+# They describe the next entry; of the global one (g) nothing is used.
 _EXTENDED = frozenset(b"xgLK")
 
 
@@ -37,30 +39,66 @@ class TarTruncated(TarError):
 
 
 class Entry(NamedTuple):
-    """One entry: its name without `./` at the front, and where its bytes are (regular files)."""
+    """One entry: its name without `./` at the front, and where its bytes are (regular files).
+
+    `target` is the name of the entry that a link means.
+    """
 
     name: str
     offset: int
     size: int
     regular: bool
+    target: str | None = None
+
+
+class Source(Protocol):
+    """The bytes of a tar; asked for with offsets that only grow, unless it can seek."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end."""
+
+    def end_before(self, offset: int) -> int | None:
+        """Where it ends, if that is known to be before `offset`."""
+
+
+class FileSource:
+    """An uncompressed tar in a file: whatever is not asked for is not read."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Keep the descriptor, which stays the caller's."""
+        self._descriptor = descriptor
+        self._end = os.fstat(descriptor).st_size
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Read there."""
+        return os.pread(self._descriptor, size, offset)
+
+    def end_before(self, offset: int) -> int | None:
+        """The file's size says it."""
+        return self._end if self._end < offset else None
 
 
 def entries(descriptor: int) -> Iterator[Entry]:
-    """The entries of an uncompressed tar, in order. Blocking; keeps the descriptor's position.
+    """The entries of an uncompressed tar in a file, as `entries_of` has them."""
+    return entries_of(FileSource(descriptor))
+
+
+def entries_of(source: Source) -> Iterator[Entry]:
+    """The entries of a tar, in order. Blocking.
 
     Raises:
         TarTruncated: the file ends within an entry, or before the first one.
         TarError: a header is none, or asks for more than the caps.
     """
-    end = os.fstat(descriptor).st_size
-    position, overrides = 0, _Overrides()
+    position, needed, overrides = 0, 0, _Overrides()
     for _ in range(_ENTRIES):
-        header = os.pread(descriptor, BLOCK_BYTES, position)
+        header = source.pread(BLOCK_BYTES, position)
+        _require(source, needed)
         if not header or header == bytes(BLOCK_BYTES):
             # A writer that leaves out the two empty blocks at the end is forgiven, as everywhere.
             return
         if len(header) < BLOCK_BYTES:
-            raise TarTruncated(f"it ends within a header, at byte {end}")
+            raise TarTruncated(f"it ends within a header, at byte {position + len(header)}")
         _verify(header)
         kind = header[156]
         extended = kind in _EXTENDED
@@ -69,19 +107,34 @@ def entries(descriptor: int) -> Iterator[Entry]:
             size = overrides.size
         start = position + BLOCK_BYTES
         position = start + -(-size // BLOCK_BYTES) * BLOCK_BYTES
-        if start + size > end:
-            raise TarTruncated(f"an entry reaches to byte {start + size}, it ends at byte {end}")
+        needed = start + size
+        _require(source, needed)
         if extended:
             if size > _NAME_BYTES:
                 raise TarError(f"an extended header has {size} bytes")
-            overrides.read(kind, os.pread(descriptor, size, start))
+            overrides.read(kind, source.pread(size, start))
             continue
         if kind == _SPARSE:
             raise TarError("it has sparse entries")
         name = overrides.name or _name(header)
-        yield Entry(posixpath.normpath(name), start, size, kind in _REGULAR)
+        name = posixpath.normpath(name)
+        target = overrides.target or _text(header[157:257].split(b"\0")[0])
+        linked = _target(kind, name, target) if kind in _LINKS else None
+        yield Entry(name, start, size, kind in _REGULAR, linked)
         overrides = _Overrides()
     raise TarError(f"it has more than {_ENTRIES} entries")
+
+
+def _require(source: Source, needed: int) -> None:
+    end = source.end_before(needed)
+    if end is not None:
+        raise TarTruncated(f"an entry reaches to byte {needed}, it ends at byte {end}")
+
+
+def _target(kind: int, name: str, target: str) -> str:
+    """The entry that a link means: a symbolic one says it from where it is."""
+    directory = posixpath.dirname(name) if kind == _SYMBOLIC else ""
+    return posixpath.normpath(posixpath.join(directory, target))
 
 
 class _Overrides:
@@ -89,15 +142,20 @@ class _Overrides:
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.target: str | None = None
         self.size: int | None = None
 
     def read(self, kind: int, data: bytes) -> None:
         if kind == _LONG_NAME:
             self.name = _text(data.split(b"\0")[0])
+        elif kind == _LONG_TARGET:
+            self.target = _text(data.split(b"\0")[0])
         elif kind == _PAX:
             for key, value in _pax_records(data):
                 if key == b"path":
                     self.name = _text(value)
+                elif key == b"linkpath":
+                    self.target = _text(value)
                 elif key == b"size":
                     self.size = _decimal(value)
                 elif key.startswith(b"GNU.sparse."):

@@ -222,6 +222,23 @@ def doctor(
     raise typer.Exit(code)
 
 
+@app.command("inspect")
+def inspect_archive(
+    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="The image archive.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Say what an image archive holds, and what of it would be refused, without sending it."""
+    from server.client.errors import ClientError  # noqa: PLC0415 - other commands start faster
+    from server.client.inspect import report  # noqa: PLC0415
+
+    try:
+        text = report(archive, as_json=as_json)
+    except ClientError as error:
+        typer.echo(f"tusboat: {error.message}\nhint: {error.hint}", err=True)
+        raise typer.Exit(FAILED) from error
+    typer.echo(text)
+
+
 def _settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
     with _explained():
         settings = load(config, overrides)

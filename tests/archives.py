@@ -14,8 +14,8 @@ import random
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +291,167 @@ def _sha256(chunks: Iterable[bytes]) -> tuple[str, int]:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+# Layouts of writers that are not on every machine, each in the documented order of its entries.
+
+
+def write_docker_up_to_24(path: Path, *, tag: str = "example/old:1") -> Archive:
+    """As docker up to 24: folders of v1 ids; a duplicate layer is a link to a later one."""
+    image = _image(_layers([16 * KIB], tag) * 2)
+    body = b"".join(image.layers[0].tar())
+    first, second = "1" * 64, "2" * 64
+    items: dict[str, bytes | str] = {
+        f"{first}/VERSION": b"1.0",
+        f"{first}/json": b'{"id":"1"}',
+        f"{first}/layer.tar": f"../{second}/layer.tar",
+        f"{second}/VERSION": b"1.0",
+        f"{second}/json": b'{"id":"2"}',
+        f"{second}/layer.tar": body,
+        f"{image.image_id}.json": image.config,
+        "manifest.json": _docker_list(
+            f"{image.image_id}.json", tag, [f"{first}/layer.tar", f"{second}/layer.tar"]
+        ),
+        "repositories": b"{}",
+    }
+    _write_items(path, items)
+    return Archive(path, image.image_id, tag)
+
+
+def write_docker_from_25(path: Path, *, tag: str = "example/new:1") -> Archive:
+    """As docker 25 and later: blobs in the order of their digests, then both lists."""
+    image = _image(_layers([16 * KIB, KIB], tag))
+    blobs, manifest = _blobs_of(image)
+    names = [f"blobs/sha256/{digest}" for digest in image.diff_ids]
+    config = f"blobs/sha256/{image.image_id}"
+    items = dict(sorted(blobs.items())) | {
+        "index.json": _index_list([_named(manifest, tag)]),
+        "manifest.json": _docker_list(config, tag, names),
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+        "repositories": b"{}",
+    }
+    _write_items(path, items)
+    return Archive(path, image.image_id, tag)
+
+
+def write_containerd(
+    path: Path,
+    platforms: Sequence[str] = (PLATFORM,),
+    *,
+    absent: Sequence[str] = (),
+    tag: str = "docker.io/example/any:1",
+    docker_list: bool = True,
+    attested: bool = True,
+) -> Archive:
+    """As containerd and nerdctl: names sorted, layers gzipped, maybe an index within the index.
+
+    The blobs of the platforms that are `absent` are named and missing; the id is the first one's.
+    """
+    images = [_image_for(one, tag) for one in platforms]
+    blobs: dict[str, bytes | str] = {}
+    rows = []
+    for platform, image in zip(platforms, images, strict=True):
+        its, manifest = _blobs_of(image)
+        if platform not in absent:
+            blobs |= its
+        system, architecture, *variant = platform.split("/")
+        said = {"os": system, "architecture": architecture} | (
+            {"variant": variant[0]} if variant else {}
+        )
+        rows.append(manifest | {"platform": said})
+    top = rows[0]
+    if len(rows) > 1:
+        attestation = {"os": "unknown", "architecture": "unknown"}
+        about = rows[0] | {"digest": f"sha256:{'0' * 64}", "platform": attestation}
+        nested = _index_list([*rows, about] if attested else rows)
+        digest = hashlib.sha256(nested).hexdigest()
+        blobs[f"blobs/sha256/{digest}"] = nested
+        top = _descriptor("application/vnd.oci.image.index.v1+json", digest, len(nested))
+    items = blobs | {
+        "index.json": _index_list([_named(top, tag)]),
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+    }
+    if docker_list:
+        names = [name for name in _blobs_of(images[0])[0] if name in _layer_names(images[0])]
+        items["manifest.json"] = _docker_list(f"blobs/sha256/{images[0].image_id}", tag, names)
+    _write_items(path, dict(sorted(items.items())))
+    return Archive(path, images[0].image_id, tag)
+
+
+def write_crane(path: Path, *, tag: str = "example/crane:1") -> Archive:
+    """As crane and kaniko: the config is named by its digest, layers are gzipped."""
+    image = _image(_layers([16 * KIB], tag, gzipped=True))
+    layer = f"{image.diff_ids[0]}.tar.gz"
+    config = f"sha256:{image.image_id}"
+    _write_items(
+        path,
+        {
+            config: image.config,
+            layer: b"".join(image.layers[0].blob()),
+            "manifest.json": _docker_list(config, tag, [layer]),
+        },
+    )
+    return Archive(path, image.image_id, tag)
+
+
+def write_regctl(path: Path, *, tag: str = "example/reg:1") -> Archive:
+    """As regctl: the lists come first."""
+    image = _image(_layers([16 * KIB], tag, gzipped=True))
+    blobs, manifest = _blobs_of(image)
+    lists: dict[str, bytes | str] = {
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+        "index.json": _index_list([_named(manifest, tag)]),
+        "manifest.json": _docker_list(
+            f"blobs/sha256/{image.image_id}", tag, sorted(_layer_names(image))
+        ),
+    }
+    _write_items(path, lists | blobs)
+    return Archive(path, image.image_id, tag)
+
+
+def _image_for(platform: str, seed: str) -> _Image:
+    image = _image(_layers([16 * KIB], f"{seed}{platform}", gzipped=True))
+    system, architecture, *variant = platform.split("/")
+    config = json.loads(image.config) | {"os": system, "architecture": architecture}
+    if variant:
+        config["variant"] = variant[0]
+    return replace(image, config=_json(config))
+
+
+def _layer_names(image: _Image) -> set[str]:
+    return {f"blobs/sha256/{_sha256(layer.blob())[0]}" for layer in image.layers}
+
+
+def _blobs_of(image: _Image) -> tuple[dict[str, bytes | str], dict[str, Any]]:
+    """The blobs of an image by their names in a layout, and the descriptor of its manifest."""
+    out = io.BytesIO()
+    manifest = _write_oci_image(out, image)  # type: ignore[arg-type]
+    out.write(_TAR_END)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        blobs = {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+    return blobs, manifest
+
+
+def _named(descriptor: dict[str, Any], tag: str) -> dict[str, Any]:
+    return descriptor | {"annotations": {"io.containerd.image.name": tag}}
+
+
+def _index_list(rows: Sequence[dict[str, Any]]) -> bytes:
+    return _json({"schemaVersion": 2, "manifests": list(rows)})
+
+
+def _docker_list(config: str, tag: str, layers: Sequence[str]) -> bytes:
+    return _json([{"Config": config, "RepoTags": [tag], "Layers": list(layers)}])
+
+
+def _write_items(path: Path, items: Mapping[str, bytes | str]) -> None:
+    """A tar of files and, where the value is text, symbolic links."""
+    with path.open("wb") as out:
+        for name, value in items.items():
+            if isinstance(value, bytes):
+                _entry(out, name, value)
+                continue
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, value
+            out.write(entry.tobuf(tarfile.GNU_FORMAT))
+        out.write(_TAR_END)

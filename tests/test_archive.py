@@ -344,3 +344,23 @@ def test_whatever_an_extended_header_says_only_tar_errors_are_raised(
     path.write_bytes(blocks + tarfile.TarInfo("y").tobuf(tarfile.GNU_FORMAT))
     with contextlib.suppress(TarError):
         read_entries(path)
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("folder", ["a", "d" * 120])
+def test_a_link_names_the_entry_that_it_means(tmp_path: Path, form: int, folder: str) -> None:
+    """A symbolic link says it from its own folder, a hard one from the top."""
+    with tarfile.open(tmp_path / "a", "w", format=form) as tar:
+        for kind, target in (
+            (tarfile.SYMTYPE, f"../{folder}/layer.tar"),
+            (tarfile.LNKTYPE, f"{folder}/layer.tar"),
+        ):
+            entry = tarfile.TarInfo("b/layer.tar")
+            entry.type, entry.linkname = kind, target
+            tar.addfile(entry)
+        tar.addfile(tarfile.TarInfo("after"))
+    assert [row.target for row in read_entries(tmp_path / "a")] == [
+        f"{folder}/layer.tar",
+        f"{folder}/layer.tar",
+        None,
+    ]
