@@ -117,12 +117,18 @@ class Receiving:
     async def _report(self, lock: Lock, found: Found, counted: int | None) -> None:
         while True:
             offset = lock.position if counted is None else counted
-            now = replace(found, offset=offset)
-            # Asked each time: a partial may become a part of something while its bytes come.
-            if found.upload.partial:
-                now = await to_thread.run_sync(self._finder.told_of, now)
-            self._emit(UploadGrew(now.record()))
+            told = await self.told(replace(found, offset=offset))
+            self._emit(UploadGrew(told.record()))
             await anyio.sleep(_PROGRESS_SECONDS)
+
+    async def told(self, found: Found) -> Found:
+        """What is told when bytes came: of a part, how its final upload stands.
+
+        Asked each time: a partial may become a part of something while its bytes come.
+        """
+        if not found.upload.partial:
+            return found
+        return await to_thread.run_sync(self._finder.told_of, found)
 
 
 def _check_digest(promised: Checksum, found: bytes) -> None:

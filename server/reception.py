@@ -248,7 +248,7 @@ class Reception:
             # Its bytes went while we waited for them; how it ended says what to answer.
             ended = await self._current(found.upload.id)
             return await self._append_nothing(request, ended, amend, offset, declared)
-        await to_thread.run_sync(self._conclude, found)
+        await self._conclude(found)
         self._check_disk(received)
         return Appended(found, received)
 
@@ -325,9 +325,9 @@ class Reception:
                 headers={"Upload-Offset": str(found.offset)},
             )
 
-    def _conclude(self, found: Found) -> None:
-        """Tell how far the upload came, or the final upload that it is a part of. Blocking."""
-        told = self.finder.told_of(found)
+    async def _conclude(self, found: Found) -> None:
+        """Tell how far the upload came, or the final upload that it is a part of."""
+        told = await self._receiving.told(found)
         if told.finished and not told.upload.partial:
             self._emit(UploadFinished(told.record(), in_parts=bool(told.upload.parts)))
         else:

@@ -64,17 +64,20 @@ class UploadFiles(Documents):
         finally:
             os.close(descriptor)
 
-    def begin_final(self, upload: Upload) -> bool:
-        """Make a final upload durable; False when it is there already.
+    def begin_final(self, upload: Upload) -> None:
+        """Make a final upload durable, unless it is there already.
 
         Its file is what is locked, and where its parts are put together in the end.
+
+        Raises:
+            InsufficientStorage: not even its sidecar fits.
         """
         if self._sidecars.exists(upload.id, Kind.INFO):
-            return False
+            return
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
             os.close(os.open(self.path(upload.id), flags, 0o640))
-            return self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
+            self._sidecars.write_once(upload.id, Kind.INFO, upload.to_sidecar())
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -6,6 +6,7 @@ Must not know: what a test wants to prove, what is on the server's disk.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Asked:
     headers: Mapping[str, str]
 
 
-class Speaker:
+class Speaker(ABC):
     """One protocol as a client speaks it.
 
     `protocol` is its name in the status document. `gone` is the answer for what was canceled or has
@@ -106,25 +107,25 @@ class Speaker:
             raw.head(asked.method, upload, {**asked.headers, **(headers or {}), **length})
             yield raw
 
+    @abstractmethod
     def creation(self, length: int | None) -> Mapping[str, str]:
         """The headers of an empty creation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def appending(self, offset: int, end: int | None) -> Asked:
         """The head of an append at `offset`; `end` is the upload's when the body ends it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, port: int, upload: str) -> Place:
         """Where the upload is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ask(self, port: int, upload: str) -> Answer:
         """The bare answer to HEAD."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self, port: int, upload: str) -> Answer:
         """DELETE."""
-        raise NotImplementedError
 
 
 class Tus(Speaker):

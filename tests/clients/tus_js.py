@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests import live
 from tests.live import environment, wait_until
 from tests.proxy import CuttingProxy
 
@@ -115,15 +116,11 @@ def finish(process: subprocess.Popen[str], *, seconds: float = 60) -> Sent:
         AssertionError: it was still running after `seconds` (it is killed then).
     """
     try:
-        stdout, stderr = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        stdout, stderr = process.communicate()
-        raise AssertionError(f"not done in {seconds:g} s\n{stdout}\n{stderr}") from None
+        ran = live.finish(process, seconds=seconds)
     finally:
         # Whatever interrupts the wait, no client outlives its test.
         process.kill()
-    return Sent(process.returncode, [json.loads(line) for line in stdout.splitlines()], stderr)
+    return Sent(ran.code, [json.loads(line) for line in ran.stdout.splitlines()], ran.stderr)
 
 
 def interrupted(
