@@ -84,6 +84,11 @@ class Access:
     arguments: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
 
+    @property
+    def as_destination(self) -> tuple[str, ...]:
+        """The same options for a program that has them for each end of a copy."""
+        return tuple(f"--dest-{option.removeprefix('--')}" for option in self.arguments)
+
 
 @contextlib.contextmanager
 def granting(

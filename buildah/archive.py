@@ -1,211 +1,119 @@
-"""What an image archive is: its compression, its format, how many images it has.
+"""What an archive is, before anything is loaded: what it holds, and what would be refused.
 
-Knows: the layouts of docker and OCI archives, by name and JSON; reads headers only.
-Must not know: programs, registries, what is done with an archive.
+Knows: in which form to read an archive that has several, which writer lays it out so.
+Must not know: how lists and entries are read; programs; who asks.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import posixpath
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from buildah.errors import ArchiveInvalid, ArchiveNoImage, ArchiveSeveralImages, ArchiveTruncated
-from buildah.tar import Entry, TarError, TarTruncated, entries
+from buildah.catalog import Catalog, Report, catalog, shown
+from buildah.compression import compression
+from buildah.contents import Contents, Format, Image, Refusal, Writer
+from buildah.errors import ArchiveError, ArchiveInvalid, ArchiveNoImage
+from buildah.layouts import docker_images, oci_images
+from buildah.selection import check_whole
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
-# What the programs take at most; they refuse more too.
-_MANIFEST_BYTES = MIB
-_INDEX_BYTES = 4 * MIB
-_SHOWN_TAGS = 10
-
-
-class Compression(StrEnum):
-    """How an archive is compressed as a whole."""
-
-    NONE = "none"
-    GZIP = "gzip"
-    BZIP2 = "bzip2"
-    XZ = "xz"
-    ZSTD = "zstd"
-
-
-class Transport(StrEnum):
-    """How buildah has to be told to read an archive."""
-
-    DOCKER_ARCHIVE = "docker-archive"
-    OCI_ARCHIVE = "oci-archive"
-
-
-_MAGIC = (
-    (b"\x1f\x8b", Compression.GZIP),
-    (b"BZh", Compression.BZIP2),
-    (b"\xfd7zXZ\x00", Compression.XZ),
-    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+_BUILD_FILES = ("Containerfile", "Dockerfile")
+# In this order: podman adds links like docker's own names.
+_DOCKER_NAMES = (
+    (re.compile(r"sha256:[0-9a-f]{64}"), Writer.CRANE),
+    (re.compile(r"[0-9a-f]{64}\.tar"), Writer.CONTAINERS),
+    (re.compile(r"[0-9a-f]{64}/layer\.tar"), Writer.DOCKER_UP_TO_24),
 )
+_NOTHING = "Reading the archive: there is no image in it (neither manifest.json nor index.json)."
 
 
-@dataclass(frozen=True)
-class ArchiveFacts:
-    """What an uncompressed archive is.
+def inspect(path: Path, report: Report = lambda _: None) -> Contents:
+    """Tell what an archive holds. Blocking; memory does not grow with it.
 
-    `layers_bytes` is what its layers are when they are copied out of it: exact, except that the
-    size of a gzipped layer in a docker archive, which is unpacked on the way, is estimated.
-    """
-
-    transport: Transport
-    layers_bytes: int
-
-
-def compression(path: Path) -> Compression:
-    """How the file is compressed as a whole, by its first bytes. Blocking."""
-    with path.open("rb") as file:
-        return compression_of(file.read(8))
-
-
-def examine(path: Path) -> ArchiveFacts:
-    """Tell what an uncompressed archive is. Blocking, by seeks: 20 GB cost milliseconds.
-
-    Where both forms are there (docker 25 and later, containerd) it is a docker archive: in some
-    versions only its manifest.json has the layers in the right order.
+    A plain archive is read by seeks, 20 GB in milliseconds; one that is compressed as a whole has
+    to be read once, and `report` gets the share that is done. Layers' bytes are not verified,
+    manifests and configs are.
 
     Raises:
-        ArchiveInvalid: it is no archive.
-        ArchiveTruncated: it ends too early.
-        ArchiveNoImage: there is no image in it.
-        ArchiveSeveralImages: there are several.
+        ArchiveError: nothing in it can be told; the subclass says why.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with tar_worded():
-            return _examine(descriptor)
-    finally:
-        os.close(descriptor)
+    kind = compression(path)
+    with catalog(path, kind, report) as table:
+        form = _format(table)
+        images = _images(table, form)
+        writer = _writer(table, form)
+    refusals = tuple(_refusals(form, images))
+    notes = tuple(_notes(images))
+    return Contents(path.stat().st_size, kind, form, writer, images, refusals, notes)
 
 
-@contextmanager
-def tar_worded() -> Iterator[None]:
-    """What is wrong with a tar, as an ArchiveError."""
-    try:
-        yield
-    except TarTruncated as error:
-        raise ArchiveTruncated(f"Reading the archive: it ends too early ({error}).") from error
-    except TarError as error:
-        raise ArchiveInvalid(f"Reading the archive: it is not a tar ({error}).") from error
-
-
-def _examine(descriptor: int) -> ArchiveFacts:
-    found: dict[str, Entry] = {}
-    empty = True
-    for entry in entries(descriptor):
-        empty = False
-        if entry.regular and entry.name in ("manifest.json", "index.json"):
-            # A second one of the same name is ignored by the programs too.
-            found.setdefault(entry.name, entry)
-    if "manifest.json" in found:
-        return _docker(descriptor, found["manifest.json"])
-    if "index.json" in found:
-        return _oci(descriptor, found["index.json"])
-    if empty:
+def _format(table: Catalog) -> Format:
+    docker, oci = "manifest.json" in table.entries, "index.json" in table.entries
+    if docker and oci:
+        return Format.BOTH
+    if docker:
+        return Format.DOCKER
+    if oci:
+        return Format.OCI
+    if any(table.find(name) for name in _BUILD_FILES):
+        return Format.BUILD_CONTEXT
+    if not table.entries:
         raise ArchiveInvalid("Reading the archive: it is empty.")
-    raise ArchiveNoImage(
-        "Reading the archive: there is no image in it (neither manifest.json nor index.json)."
-    )
+    raise ArchiveNoImage(_NOTHING)
 
 
-def _docker(descriptor: int, manifest: Entry) -> ArchiveFacts:
-    images = _json_list(_read_json(descriptor, manifest, _MANIFEST_BYTES), manifest.name)
-    _require_one(len(images), [tag for image in images for tag in _strings(image.get("RepoTags"))])
-    layers = {posixpath.normpath(name) for name in _strings(images[0].get("Layers"))}
-    size = _total(descriptor, lambda name: name in layers, _unpacked_bytes)
-    return ArchiveFacts(Transport.DOCKER_ARCHIVE, size)
-
-
-def _oci(descriptor: int, index: Entry) -> ArchiveFacts:
-    document = _read_json(descriptor, index, _INDEX_BYTES)
-    manifests = document.get("manifests") if isinstance(document, dict) else None
-    images = _json_list(manifests, index.name)
-    _require_one(len(images), [name for image in images for name in _oci_names(image)])
-    size = _total(descriptor, lambda name: name.startswith("blobs/"), _stored_bytes)
-    return ArchiveFacts(Transport.OCI_ARCHIVE, size)
-
-
-def _oci_names(image: dict[str, Any]) -> list[str]:
-    """The image's full name, if containerd or docker wrote it, else its tag."""
-    annotations = image.get("annotations")
-    if not isinstance(annotations, dict):
-        return []
-    keys = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-    return _strings([annotations.get(key) for key in keys])[:1]
-
-
-def _require_one(count: int, names: Iterable[str]) -> None:
-    if not count:
-        raise ArchiveNoImage("Reading the archive: its list of images is empty.")
-    if count > 1:
-        tags = tuple(names)
-        shown = ", ".join(repr(tag) for tag in tags[:_SHOWN_TAGS]) or "no tags"
-        raise ArchiveSeveralImages(
-            f"Reading the archive: there are several images in it, {count} ({shown}).", tags=tags
-        )
-
-
-def _total(
-    descriptor: int, wanted: Callable[[str], bool], measure: Callable[[int, Entry], int]
-) -> int:
-    return sum(
-        measure(descriptor, entry)
-        for entry in entries(descriptor)
-        if entry.regular and wanted(entry.name)
-    )
-
-
-def _stored_bytes(_descriptor: int, entry: Entry) -> int:
-    return entry.size
-
-
-def _unpacked_bytes(descriptor: int, entry: Entry) -> int:
-    """The size of a layer without compression; a gzip ends with it, modulo 4 GiB."""
-    if compression_of(os.pread(descriptor, 8, entry.offset)) is not Compression.GZIP:
-        return entry.size
-    remainder = int.from_bytes(os.pread(descriptor, 4, entry.offset + entry.size - 4), "little")
-    return remainder + -(-max(0, entry.size - remainder) // (4 * GIB)) * 4 * GIB
-
-
-def compression_of(start: bytes) -> Compression:
-    """What a file is compressed with that starts like this."""
-    for magic, kind in _MAGIC:
-        if start.startswith(magic):
-            return kind
-    return Compression.NONE
-
-
-def _read_json(descriptor: int, entry: Entry, limit_bytes: int) -> Any:
-    if entry.size > limit_bytes:
-        raise ArchiveInvalid(
-            f"Reading the archive: its {entry.name} has {entry.size} bytes, at most {limit_bytes} "
-            "make sense."
-        )
+def _images(table: Catalog, form: Format) -> tuple[Image, ...]:
+    if form is Format.BUILD_CONTEXT:
+        return ()
+    if form is Format.DOCKER:
+        return docker_images(table)
+    if form is Format.OCI:
+        return oci_images(table)
+    images = docker_images(table)
     try:
-        return json.loads(os.pread(descriptor, entry.size, entry.offset))
-    except (ValueError, RecursionError) as error:
-        raise ArchiveInvalid(f"Reading the archive: its {entry.name} is not JSON.") from error
+        several = oci_images(table)
+    except ArchiveError:
+        # Loading reads manifest.json alone: what is wrong beside it does no harm.
+        return images
+    # docker 25.0.0 wrote the layers of the OCI manifest in random order; manifest.json tells one
+    # platform only.
+    return several if any(len(one.platforms) > 1 for one in several) else images
 
 
-def _json_list(value: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise ArchiveInvalid(f"Reading the archive: its {name} is not a list of images.")
-    return value
+def _writer(table: Catalog, form: Format) -> Writer:
+    if form is Format.BOTH:
+        if next(iter(table.entries)) == "oci-layout":
+            return Writer.REGCTL
+        return Writer.DOCKER_FROM_25 if "repositories" in table.entries else Writer.CONTAINERD
+    if form is Format.DOCKER:
+        for pattern, writer in _DOCKER_NAMES:
+            if any(pattern.fullmatch(name) for name in table.entries):
+                return writer
+    return Writer.UNKNOWN
 
 
-def _strings(value: Any) -> list[str]:
-    return [row for row in value if isinstance(row, str)] if isinstance(value, list) else []
+def _refusals(form: Format, images: tuple[Image, ...]) -> Iterator[Refusal]:
+    """What loading would say, and what is missing."""
+    if form is Format.BUILD_CONTEXT:
+        hint = "It is a build context: build it, and send the image."
+        yield _refusal(ArchiveNoImage(_NOTHING, hint=hint))
+    elif not images:
+        yield _refusal(ArchiveNoImage("Reading the archive: its list of images is empty."))
+    for image in images:
+        try:
+            check_whole(image, allow_partial=False)
+        except ArchiveError as error:
+            yield _refusal(error)
+
+
+def _refusal(error: ArchiveError) -> Refusal:
+    return Refusal(error.code, error.message, error.hint)
+
+
+def _notes(images: tuple[Image, ...]) -> Iterator[str]:
+    if len(images) > 1:
+        yield "several images: each goes under its own tag, unless `ref` chooses one"
+    for image in images:
+        if len(image.platforms) > 1:
+            names = ", ".join(shown(one.platform or "unknown") for one in image.whole_platforms)
+            yield f"several platforms: {names or 'none'} would be pushed, under one tag"

@@ -6,21 +6,18 @@ Must not know: what an entry means.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
-import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
-from buildah.archive import GIB, KIB, MIB, Compression, compression_of, tar_worded
-from buildah.errors import ArchiveCorrupt, ArchiveInvalid, ArchiveTruncated
-from buildah.tar import Entry, FileSource, Source, entries_of
+from buildah.compression import Compression, Unpacked, compression_of
+from buildah.errors import ArchiveInvalid, ArchiveTruncated
+from buildah.sizes import KIB, MIB
+from buildah.tar import Entry, FileSource, Source, TarError, TarTruncated, entries_of
 
 # What the programs take at most; they refuse more too.
 MANIFEST_BYTES = MIB
@@ -34,73 +31,19 @@ _JSON_BYTES = 64 * MIB
 _KEPT_BYTES = 32 * MIB
 _START_BYTES = 8
 _LINK_HOPS = 8
-
 _CHUNK_BYTES = 256 * KIB
-# As in unpacking: a megabyte of gzip can grow to a gigabyte.
-_FREE_BYTES = GIB
-_HIGHEST_RATIO = 200
-_HIGHEST_BYTES = 1024 * GIB
-# xz's strongest preset needs 65 MiB; a file can ask for gigabytes.
-_XZ_BYTES = 128 * MIB
 
-
-class _Unpacked(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Xz:
-    """Streams of xz, one after the other, with a cap on memory that lzma.open does not have."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed = packed
-        self._stream = self._fresh()
-        self._left = b""
-        self._between = False
-
-    def read(self, size: int, /) -> bytes:
-        while True:
-            if self._stream.eof:
-                self._left = self._stream.unused_data or self._packed.read(_CHUNK_BYTES)
-                # Between streams there may be zeros.
-                self._left = self._left.lstrip(b"\0")
-                self._stream, self._between = self._fresh(), True
-            elif self._stream.needs_input and not self._left:
-                self._left = self._packed.read(_CHUNK_BYTES)
-                if self._between:
-                    self._left = self._left.lstrip(b"\0")
-            if not self._left and self._stream.needs_input:
-                if self._between:
-                    return b""
-                raise EOFError
-            chunk = self._stream.decompress(self._left, size)
-            self._left, self._between = b"", False
-            if chunk:
-                return chunk
-
-    @staticmethod
-    def _fresh() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_BYTES)
-
-
-_READERS: dict[Compression, Callable[[IO[bytes]], _Unpacked]] = {
-    Compression.GZIP: lambda packed: gzip.GzipFile(fileobj=packed),
-    Compression.BZIP2: bz2.BZ2File,
-    Compression.XZ: _Xz,
-}
-
-
-def can_look_into(compression: Compression) -> bool:
-    """Whether `catalog` reads it; Python 3.11 has nothing for zstd."""
-    return compression is Compression.NONE or compression in _READERS
+Report = Callable[[float], None]
 
 
 class _StreamSource:
     """A compressed tar, read once from its beginning to its end."""
 
-    def __init__(self, packed: IO[bytes], kind: Compression, packed_bytes: int) -> None:
-        self._unpacked = _READERS[kind](packed)
-        self._limit_bytes = min(max(_FREE_BYTES, packed_bytes * _HIGHEST_RATIO), _HIGHEST_BYTES)
-        self._packed_bytes = packed_bytes
+    def __init__(self, packed: IO[bytes], kind: Compression, report: Report) -> None:
+        self._packed = packed
+        self._packed_bytes = os.fstat(packed.fileno()).st_size
+        self._unpacked = Unpacked(packed, kind, self._packed_bytes)
+        self._report = report
         self._position = 0
         self._ahead = b""
         self._ended = False
@@ -133,13 +76,8 @@ class _StreamSource:
         else:
             chunk = self._unpacked.read(size)
             self._ended = self._ended or not chunk
+            self._report(self._packed.tell() / self._packed_bytes)
         self._position += len(chunk)
-        if self._position > self._limit_bytes:
-            raise ArchiveInvalid(
-                f"Looking into the archive: its {self._packed_bytes} bytes grow to more than "
-                f"{self._limit_bytes}.",
-                hint="Send it uncompressed.",
-            )
         return chunk
 
 
@@ -224,10 +162,11 @@ class Catalog:
 
 
 @contextmanager
-def catalog(path: Path, kind: Compression) -> Iterator[Catalog]:
+def catalog(path: Path, kind: Compression, report: Report = lambda _: None) -> Iterator[Catalog]:
     """The table of an archive, which can be read from while the context lasts. Blocking.
 
-    Plain archives by seeks: 20 GB cost milliseconds. Compressed ones are read once, whole.
+    Plain archives by seeks: 20 GB cost milliseconds. Compressed ones are read once, whole, and
+    `report` gets the share that is done.
 
     Raises:
         ArchiveError: it is not a tar, cut, damaged, or beyond the caps.
@@ -238,11 +177,21 @@ def catalog(path: Path, kind: Compression) -> Iterator[Catalog]:
             _fill(table, FileSource(file.fileno()), keep=False)
         else:
             table = Catalog()
-            with _damage_worded():
-                source = _StreamSource(file, kind, os.fstat(file.fileno()).st_size)
-                _fill(table, source, keep=True)
-                source.drain()
+            source = _StreamSource(file, kind, report)
+            _fill(table, source, keep=True)
+            source.drain()
         yield table
+
+
+@contextmanager
+def tar_worded() -> Iterator[None]:
+    """What is wrong with a tar, as an ArchiveError."""
+    try:
+        yield
+    except TarTruncated as error:
+        raise ArchiveTruncated(f"Reading the archive: it ends too early ({error}).") from error
+    except TarError as error:
+        raise ArchiveInvalid(f"Reading the archive: it is not a tar ({error}).") from error
 
 
 def _fill(table: Catalog, source: Source, *, keep: bool) -> None:
@@ -257,21 +206,6 @@ def _fill(table: Catalog, source: Source, *, keep: bool) -> None:
         # A second one of the same name is ignored by the programs too.
         if table.entries.setdefault(entry.name, entry) is entry and keep and entry.regular:
             table.keep(source, entry)
-
-
-@contextmanager
-def _damage_worded() -> Iterator[None]:
-    try:
-        yield
-    except EOFError as error:
-        raise ArchiveTruncated("Looking into the archive: it ends too early.") from error
-    except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise ArchiveCorrupt(f"Looking into the archive: it is damaged ({error}).") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # This is how bz2 says it.
-        raise ArchiveCorrupt(f"Looking into the archive: it is damaged ({error}).") from error
 
 
 def _not_json(name: str) -> ArchiveInvalid:

@@ -6,11 +6,14 @@ Must not know: how it is found out.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from buildah.archive import Compression
+from buildah.compression import Compression
+
+_PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}/[a-z0-9_.-]{1,32}(/[a-z0-9_.-]{1,32})?")
 
 
 class Format(StrEnum):
@@ -73,6 +76,12 @@ class PlatformImage:
     missing: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """Its platform for a registry's answer; what a stranger made up is unknown."""
+        known = self.platform is not None and _PLATFORM.fullmatch(self.platform)
+        return self.platform if known and self.platform else "unknown/unknown"
+
+    @property
     def size_bytes(self) -> int:
         """The stored bytes of its layers."""
         return sum(layer.size_bytes or 0 for layer in self.layers)
@@ -95,6 +104,11 @@ class Image:
     tags: tuple[str, ...]
     digest: str | None
     platforms: tuple[PlatformImage, ...]
+
+    @property
+    def whole_platforms(self) -> tuple[PlatformImage, ...]:
+        """Those of which nothing is missing."""
+        return tuple(one for one in self.platforms if not one.missing)
 
     def as_json(self) -> dict[str, Any]:
         """Its form as JSON."""
@@ -120,13 +134,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Contents:
-    """An archive; `images` is None where they could not be looked at, and `notes` says why."""
+    """An archive, and what would be said of it."""
 
     size_bytes: int
     compression: Compression
     format: Format
     writer: Writer
-    images: tuple[Image, ...] | None
+    images: tuple[Image, ...]
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -137,7 +151,7 @@ class Contents:
             "writer": self.writer.value,
             "compression": self.compression.value,
             "size_bytes": self.size_bytes,
-            "images": None if self.images is None else [one.as_json() for one in self.images],
+            "images": [one.as_json() for one in self.images],
             "refused": [one.as_json() for one in self.refusals],
             "notes": list(self.notes),
         }

@@ -8,6 +8,7 @@ Must not know: how the programs are started.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from buildah.command import Completed
@@ -15,7 +16,6 @@ from buildah.errors import (
     ArchiveCorrupt,
     ArchiveInvalid,
     ArchiveNoImage,
-    ArchiveSeveralImages,
     ArchiveTruncated,
     BuildahError,
     InvalidReference,
@@ -60,11 +60,6 @@ LOADING = (
         "a layer is not what its digest says",
     ),
     _symptom(r"unexpected EOF", ArchiveTruncated, "the archive ends too early"),
-    _symptom(
-        r"expected 1 item, got ([2-9]|\d\d)|more than one image in oci",
-        ArchiveSeveralImages,
-        "there are several images in it",
-    ),
     _symptom(
         r"manifest\.json: file does not exist|index\.json: no such file|expected 1 item, got 0"
         r"|no image found in (image index|manifest list)",
@@ -142,8 +137,11 @@ REACHING = (
     _NO_SPACE,
 )
 
+# A copy reads an archive and writes to a registry at once, and an EOF may be either's.
+COPYING = (LOADING[1], *REACHING, *LOADING[2:])
 
-def explain(operation: str, completed: Completed, symptoms: tuple[Symptom, ...]) -> BuildahError:
+
+def explain(operation: str, completed: Completed, symptoms: Sequence[Symptom]) -> BuildahError:
     """The error for a program that failed while it did `operation` (words, with the subject).
 
     `operation` reads like "Pushing harbor.example.com/team/llm:v1".

@@ -9,8 +9,9 @@
     │   ├── ArchiveInvalid          not an image archive
     │   ├── ArchiveTruncated        it ends too early
     │   ├── ArchiveNoImage          an archive without an image in it
-    │   ├── ArchiveSeveralImages    more than one image, and none was chosen
-    │   └── ArchiveCorrupt          a layer is not what its digest says
+    │   ├── ArchiveNotChosen        it does not say clearly which image goes where
+    │   ├── ArchiveIncomplete       some platforms of an image are named, and not in it
+    │   └── ArchiveCorrupt          a layer is missing, or not what its digest says
     ├── RegistryError               the registry answered 5xx, or cut the line
     │   ├── RegistryUnauthorized    no user, or the wrong one
     │   ├── RegistryForbidden       the user may not
@@ -33,7 +34,6 @@ Must not know: steps, HTTP statuses, how a cause is recognised (that is `diagnos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -108,20 +108,25 @@ class ArchiveNoImage(ArchiveError):
     )
 
 
-class ArchiveSeveralImages(ArchiveError):
-    """More than one image, and none was chosen; `tags` are their names as the archive says them."""
+class ArchiveNotChosen(ArchiveError):
+    """Which of its images is meant, or where one of them goes, is not clear."""
 
-    code = "archive_several_images"
-    advice = "Save one image only."
+    code = "archive_not_chosen"
+    advice = "`tusboat inspect ARCHIVE` lists the images; choose one with `ref` (`--ref`)."
 
-    def __init__(self, message: str, *, hint: str | None = None, tags: Sequence[str] = ()) -> None:
-        """Keep the names too."""
-        super().__init__(message, hint=hint)
-        self.tags = tuple(tags)
+
+class ArchiveIncomplete(ArchiveError):
+    """An image names platforms whose blobs are not in the archive."""
+
+    code = "archive_incomplete"
+    advice = (
+        "Save it with all platforms, or with one (`docker save --platform`); `allow_partial` "
+        "(`--allow-partial`) pushes those that are whole."
+    )
 
 
 class ArchiveCorrupt(ArchiveError):
-    """A layer or the config is not what its digest says."""
+    """A layer or the config is missing, or not what its digest says."""
 
     code = "archive_corrupt"
     advice = "The file was damaged before it was sent: save the image again."

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from buildah.archive import Compression
 from buildah.catalog import CONFIG_BYTES, INDEX_BYTES, MANIFEST_BYTES, Catalog, shown
+from buildah.compression import Compression
 from buildah.contents import Image, Layer, PlatformImage
 from buildah.errors import ArchiveCorrupt, ArchiveInvalid
 
@@ -25,7 +25,7 @@ _DESCRIPTORS = 1000
 _DEPTH = 4
 _TAGS = 1000
 
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
+DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _SUFFIX = {Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
@@ -132,7 +132,7 @@ class _Index:
             if self._left < 0:
                 raise _beyond(_DESCRIPTORS, "manifests")
             descriptor = _dict(row, "manifests")
-            if not _is_attestation(descriptor):
+            if not is_attestation(descriptor):
                 yield descriptor
 
     def _platforms(self, row: dict[str, Any], depth: int) -> Iterator[PlatformImage]:
@@ -164,10 +164,7 @@ class _Index:
         for row in rows:
             layer = self._layer(_dict(row, "layers"))
             layers.append(layer)
-            # A layer that may not be handed on is fetched from its own address by whoever runs it.
-            if layer.size_bytes is None and not re.search(
-                "foreign|nondistributable", layer.media_type
-            ):
+            if layer.size_bytes is None and not is_kept_elsewhere(row):
                 missing.append(layer.name)
         return PlatformImage(platform, _digest(descriptor), tuple(layers), tuple(missing))
 
@@ -193,13 +190,18 @@ class _Index:
         return _dict(self._catalog.parse(data, entry.name), entry.name)
 
 
-def _is_attestation(row: dict[str, Any]) -> bool:
+def is_attestation(row: dict[str, Any]) -> bool:
     """Whether it is about an image instead of being one (docker's buildx adds such rows)."""
     annotations, platform = row.get("annotations"), row.get("platform")
     return (isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations) or (
         isinstance(platform, dict)
         and platform.get("os") == platform.get("architecture") == "unknown"
     )
+
+
+def is_kept_elsewhere(row: dict[str, Any]) -> bool:
+    """Whether it is a layer that may not be handed on: whoever runs it gets it from its origin."""
+    return bool(re.search("foreign|nondistributable", str(row.get("mediaType"))))
 
 
 def _names(row: dict[str, Any]) -> list[str]:
@@ -216,7 +218,7 @@ def _platform(values: dict[str, Any]) -> str | None:
 
 def _digest(row: dict[str, Any]) -> str:
     digest = _string(row.get("digest"), "digest")
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise ArchiveInvalid(f"Reading the archive: {shown(digest)!r} is not a digest.")
     return digest
 

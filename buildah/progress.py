@@ -13,7 +13,8 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import from_thread
@@ -21,6 +22,14 @@ from anyio import from_thread
 from buildah.command import group_members
 
 _REPORT_SECONDS = 0.25
+
+# Takes how far something is, 0 to 1.
+Share = Callable[[float], None]
+
+
+def part(whole: Share, start: float, end: float) -> Share:
+    """How far a part is, told to the whole in which it lies between `start` and `end`."""
+    return lambda share: whole(start + (end - start) * min(share, 1.0))
 
 
 class Meter:
@@ -99,3 +108,46 @@ class FileActivity:
             self._reading.add(name)
         if name in self._reading:
             seen.add(name)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some bytes of a file, which are read from the first to the last."""
+
+    file: Path
+    offset: int
+    size: int
+
+
+class ReadPositions:
+    """How much of some spans a process group has read, by where it stands in their files."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        """Watch these."""
+        self._spans: dict[str, list[Span]] = {}
+        for span in spans:
+            self._spans.setdefault(str(span.file.resolve()), []).append(span)
+        self._read: dict[Span, int] = {}
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read so far, as far as it was seen."""
+        return sum(self._read.values())
+
+    def scan(self, pgid: int) -> None:
+        """Look once. Blocking, a few milliseconds."""
+        for pid in group_members(pgid):
+            with contextlib.suppress(OSError):
+                for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                    # A file may be closed, and a process end, at any moment.
+                    with contextlib.suppress(OSError, ValueError):
+                        spans = self._spans.get(str(Path(descriptor.path).readlink()))
+                        if spans:
+                            self._look(spans, f"/proc/{pid}/fdinfo/{descriptor.name}")
+
+    def _look(self, spans: list[Span], info: str) -> None:
+        fields = dict(line.split(":", 1) for line in Path(info).read_text().splitlines())
+        position = int(fields["pos"])
+        for span in spans:
+            if span.offset < position <= span.offset + span.size:
+                self._read[span] = max(position - span.offset, self._read.get(span, 0))

@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from buildah.errors import InvalidReference, RegistryNotAllowed, RepositoryNotAllowed
+from buildah.errors import (
+    BuildahError,
+    InvalidReference,
+    RegistryNotAllowed,
+    RepositoryNotAllowed,
+)
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry, resolve
-from hooks.budget import space_to_promise_bytes
+from hooks.budget import Budget
 from hooks.errors import ImageForbidden, InvalidImage
 from hooks.ports import Caller
 
@@ -28,37 +33,58 @@ class Admission:
         self,
         registries: Registries,
         *,
-        storage_driver: str = "overlay",
+        budget: Budget | None = None,
         overwrite: bool = True,
+        default_repository: str = "",
     ) -> None:
-        """Allow what these registries allow; jobs will work with this container storage.
+        """Allow what these registries allow; jobs will take the disk of this budget.
 
-        Without `overwrite`, a tag that is in its registry stays what it is.
-        """
-        self._registries = registries
-        self._storage_driver = storage_driver
-        self._overwrite = overwrite
-
-    def check(self, metadata: Mapping[str, str], caller: Caller) -> None:
-        """Let an upload with this metadata in, or say why not. Without `image` it is let in.
+        Without `overwrite`, a tag that is in its registry stays what it is. Images of an upload
+        without `image` go below `default_repository` (`host/path`), if there is one.
 
         Raises:
-            InvalidImage: `image` cannot be parsed, or `compression` is unknown.
+            ValueError: `default_repository` is none, or its registry does not allow it.
+        """
+        self._registries = registries
+        self._budget = budget or Budget()
+        self._overwrite = overwrite
+        self.default_repository = default_repository.rstrip("/")
+        if self.default_repository:
+            self._check_default(f"{self.default_repository}/any")
+
+    def check(self, metadata: Mapping[str, str], caller: Caller) -> None:
+        """Let an upload with this metadata in, or say why not.
+
+        Raises:
+            InvalidImage: `image` cannot be parsed, or another word about it is unknown.
             ImageForbidden: the registry, the repository or the caller does not allow it.
         """
         _check_compression(metadata.get("compression"))
+        _check_flag("allow_partial", metadata.get("allow_partial"))
         image = metadata.get("image")
         if image is None:
+            if self.default_repository:
+                _check_caller_below(self.default_repository, caller)
             return
         reference = _parse(image)
         self.registry(reference)
         _check_caller(reference, caller)
 
     def working_space(self, metadata: Mapping[str, str], length: int) -> int:
-        """Bytes that the steps will need beside an archive of this length; 0 without `image`."""
-        if not metadata.get("image"):
+        """Bytes that the steps will need beside an archive of this length; 0 for one just kept."""
+        if not metadata.get("image") and not self.default_repository:
             return 0
-        return space_to_promise_bytes(length, self._storage_driver)
+        return self._budget.promised_bytes(length)
+
+    def _check_default(self, example: str) -> None:
+        try:
+            reference = ImageReference.parse(example)
+            self._registries.find(reference)
+        except RepositoryNotAllowed:
+            # Some of what is below it may be allowed.
+            return
+        except BuildahError as error:
+            raise ValueError(f"default_repository {self.default_repository!r}: {error}") from error
 
     def registry(self, reference: ImageReference) -> Registry:
         """Where to push, as the settings allow it now.
@@ -118,6 +144,15 @@ def _check_compression(compression: str | None) -> None:
         )
 
 
+def _check_flag(name: str, value: str | None) -> None:
+    if value not in (None, "", "true", "false"):
+        raise InvalidImage(
+            f"invalid_{name}",
+            f"{name} {value!r} is neither true nor false",
+            "Say `true`, or leave it out.",
+        )
+
+
 def _parse(image: str) -> ImageReference:
     try:
         return ImageReference.parse(image)
@@ -126,12 +161,27 @@ def _parse(image: str) -> ImageReference:
 
 
 def _check_caller(reference: ImageReference, caller: Caller) -> None:
-    place = f"{reference.host}/{reference.repository}"
-    if any(fnmatchcase(place, pattern) for pattern in caller.repositories):
-        return
+    if not _may_write(reference.name, caller):
+        raise _caller_refused(f"image {reference}", reference.name, caller)
+
+
+def _check_caller_below(repository: str, caller: Caller) -> None:
+    """Let only those in who may write everything below: nobody knows the names yet.
+
+    A `*` fits only a `*` of a pattern, never a name.
+    """
+    if not _may_write(f"{repository}/*", caller):
+        raise _caller_refused("an upload without `image`", f"all of {repository}", caller)
+
+
+def _may_write(place: str, caller: Caller) -> bool:
+    return any(fnmatchcase(place, pattern) for pattern in caller.repositories)
+
+
+def _caller_refused(subject: str, place: str, caller: Caller) -> ImageForbidden:
     allowed = ", ".join(caller.repositories) or "nothing"
-    raise ImageForbidden(
+    return ImageForbidden(
         "caller_not_allowed",
-        f"image {reference}: the caller {caller.name} may not write to {place}",
+        f"{subject}: the caller {caller.name} may not write to {place}",
         f"This caller may write to: {allowed}. Choose such a repository, or ask for another token.",
     )

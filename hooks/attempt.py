@@ -231,7 +231,7 @@ class Attempt:
         """Write the end; see the module's docstring for the order."""
         await upload.record_outcome(outcome)
         self._over = True
-        pushed = outcome.status is Status.DONE and outcome.image is not None
+        pushed = outcome.status is Status.DONE and bool(outcome.results)
         if pushed or outcome.status is Status.CANCELED:
             await upload.discard()
         await self._tell(outcome)

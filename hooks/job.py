@@ -19,8 +19,9 @@ from hooks.ports import FinishedUpload
 class Job:
     """One archive, where it is to go, and the digests (lower-case hex) its sender promised.
 
-    `image` is None for an upload that is only verified and kept; `compression` for one whose layers
-    are compressed as the settings say.
+    `image` is None for an upload whose images go under their own names, or that is only verified
+    and kept; `compression` for one whose layers are compressed as the settings say; `ref` for one
+    that means all images of its archive.
     """
 
     id: str
@@ -31,6 +32,8 @@ class Job:
     expected: Mapping[str, str]
     owner: str
     compression: str | None = None
+    ref: str | None = None
+    allow_partial: bool = False
 
     @classmethod
     def of(cls, upload: FinishedUpload) -> Self:
@@ -49,4 +52,6 @@ class Job:
             expected=dict(upload.expected),
             owner=upload.record.owner,
             compression=upload.metadata.get("compression") or None,
+            ref=upload.metadata.get("ref") or None,
+            allow_partial=upload.metadata.get("allow_partial") == "true",
         )

@@ -10,14 +10,15 @@ import logging
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
 from buildah.errors import BuildahError
-from buildah.load import LoadedImage
+from buildah.pushed import ReadyImage
+from buildah.reference import ImageReference
 from buildah.workspace import Workspace
 from hooks.errors import StepFailed
 from hooks.job import Job
@@ -32,18 +33,26 @@ class StepSkipped(Exception):
     """A step found that it has nothing to do; `str()` says why, for a person."""
 
 
+@dataclass(frozen=True)
+class Shipment:
+    """An image that is ready to be pushed, and a tag it is to get."""
+
+    image: ReadyImage
+    destination: ImageReference
+
+
 @dataclass
 class StepContext:
     """What the steps of one run of a job share. The document says what happens.
 
-    `workspace` and `image` are set by the step that made them, for the steps after it.
+    `workspace` and `shipments` are set by the step that made them, for the steps after it.
     """
 
     job: Job
     upload: FinishedUpload
     document: Report
     workspace: Workspace | None = None
-    image: LoadedImage | None = None
+    shipments: list[Shipment] = field(default_factory=list)
 
     def report(self, bytes_done: int, bytes_total: int, message: str | None = None) -> None:
         """Progress of the running step, in bytes. From any thread."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hooks.record import Record
 
@@ -115,6 +115,9 @@ class FinishedUpload(Protocol):
 
     async def cancel_requested(self) -> bool:
         """Whether somebody asked to cancel what follows this upload (kept on disk)."""
+
+    async def record_contents(self, contents: Mapping[str, Any]) -> None:
+        """Keep what a look into the archive told, for whoever asks for this upload."""
 
     async def record_outcome(self, outcome: Record) -> None:
         """Write the end of this upload to disk, atomically and durably."""

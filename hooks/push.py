@@ -1,98 +1,28 @@
-"""LoadImage, PushImage, CleanUp: from an archive to an image in its registry.
+"""PushImage and CleanUp: what is ready goes to its registry, and nothing stays behind.
 
-Knows: the verbs of `buildah`, the disk space they need, and where the image may go.
-Must not know: how buildah is run, Redis, what becomes of the upload.
+Knows: what the load step made ready, and where it may go.
+Must not know: what an image is pushed from, Redis, what becomes of the upload.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
-from pathlib import Path
-
-import anyio
-import anyio.to_thread
+from collections.abc import Callable
 
 from buildah.errors import BuildahError
-from buildah.load import load
-from buildah.push import LayerCompression, push
-from buildah.reference import ImageReference
+from buildah.pushed import LayerCompression
 from buildah.workspace import Workspace
 from hooks.admission import Admission
-from hooks.budget import space_needed_bytes
-from hooks.errors import AdmissionRefused, StepFailed
 from hooks.job import Job
-from hooks.pipeline import StepContext, StepSkipped
+from hooks.load import FOUND, NO_IMAGE, check_destination
+from hooks.pipeline import Shipment, StepContext, StepSkipped
 from hooks.record import ImageResult
 
 logger = logging.getLogger(__name__)
 
-NO_IMAGE = "no image was named: the archive is verified and kept, nothing is pushed"
-FOUND = "found in the registry: an earlier run of this job had pushed it"
-
-
-class LoadImage:
-    """Unpacks the archive into a container storage of the job's own."""
-
-    name = "load"
-    after_failure = False
-
-    def __init__(self, admission: Admission, jobs_dir: Path, storage_driver: str) -> None:
-        """Make workspaces below `jobs_dir`, with `overlay` or `vfs`."""
-        self._admission = admission
-        self._jobs_dir = jobs_dir
-        self._storage_driver = storage_driver
-
-    async def run(self, context: StepContext) -> None:
-        """Load, unless the image is in its registry already.
-
-        Raises:
-            StepSkipped: no image was named.
-            StepFailed: the disk would not hold it, or its tag is taken.
-            buildah.errors.BuildahError: the archive could not be loaded.
-        """
-        if context.job.image is None:
-            raise StepSkipped(NO_IMAGE)
-        if await self._pushed_before(context):
-            context.document.note(FOUND)
-            return
-        await _check_free(self._admission, context.job.image)
-        await anyio.to_thread.run_sync(self._check_space, context.job.length)
-        if context.workspace is None:
-            context.workspace = await anyio.to_thread.run_sync(self._open_workspace, context.job.id)
-        context.image = await load(
-            context.job.path, context.workspace, progress=context.report, log=context.log
-        )
-
-    async def _pushed_before(self, context: StepContext) -> bool:
-        """Whether an earlier run got as far as the push, and the registry still has its image."""
-        for result in context.document.record.results:
-            try:
-                if await self._admission.exists(result.image) == result.digest:
-                    return True
-            except (AdmissionRefused, BuildahError) as error:
-                logger.warning("result_unproven upload_id=%s cause=%s", context.job.id, error)
-        context.document.forget_results()
-        return False
-
-    def _open_workspace(self, job_id: str) -> Workspace:
-        return Workspace.open(self._jobs_dir, job_id, storage_driver=self._storage_driver)
-
-    def _check_space(self, archive_bytes: int) -> None:
-        needed_bytes = space_needed_bytes(archive_bytes, self._storage_driver)
-        free_bytes = shutil.disk_usage(self._jobs_dir).free
-        if free_bytes < needed_bytes:
-            raise StepFailed(
-                "storage_full",
-                f"loading needs about {needed_bytes} bytes below {self._jobs_dir}, "
-                f"{free_bytes} bytes are free",
-                "Free disk space (`tusboat gc` removes what is expired), then try again.",
-                retryable=True,
-            )
-
 
 class PushImage:
-    """Pushes the loaded image, and reads its digest back."""
+    """Pushes what is ready, one after the other, and reads the digests back."""
 
     name = "push"
     after_failure = False
@@ -103,33 +33,44 @@ class PushImage:
         self._compression = compression
 
     async def run(self, context: StepContext) -> None:
-        """Push, unless the load step found the image in its registry.
+        """Push what is not there yet: an attempt before this one may have come half way.
 
         Raises:
-            StepSkipped: no image was named.
-            StepFailed: the destination is not allowed any more, or its tag was taken meanwhile.
-            buildah.errors.BuildahError: the image could not be pushed.
+            StepSkipped: nothing was to be pushed.
+            StepFailed: a destination is not allowed any more, or its tag was taken meanwhile.
+            buildah.errors.BuildahError: an image could not be pushed.
         """
-        destination = context.job.image
-        if destination is None:
-            raise StepSkipped(NO_IMAGE)
-        if context.image is None or context.workspace is None:
+        workspace = context.workspace
+        if not context.shipments or workspace is None:
+            if not context.document.record.results:
+                raise StepSkipped(NO_IMAGE)
             context.document.note(FOUND)
             return
-        try:
-            registry = self._admission.registry(destination)
-        except AdmissionRefused as error:
-            raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
-        await _check_free(self._admission, destination)
-        pushed = await push(
-            context.image,
+        progress = _Progress(context.report)
+        pushed = {result.image for result in context.document.record.results}
+        for number, shipment in enumerate(context.shipments, 1):
+            if str(shipment.destination) not in pushed:
+                if len(context.shipments) > 1:
+                    counted = f"image {number} of {len(context.shipments)}"
+                    context.document.note(f"{counted}: {shipment.destination}")
+                await self._push(context, workspace, shipment, progress)
+        if len(context.shipments) > 1:
+            context.document.note(f"{len(context.shipments)} images pushed")
+
+    async def _push(
+        self, context: StepContext, workspace: Workspace, shipment: Shipment, progress: _Progress
+    ) -> None:
+        destination = shipment.destination
+        await check_destination(self._admission, destination)
+        pushed = await shipment.image.push(
             destination,
-            registry,
-            context.workspace,
-            progress=context.report,
+            self._admission.registry(destination),
+            workspace,
+            progress=progress.report,
             log=context.log,
             compression=self._compression_of(context.job),
         )
+        progress.next()
         result = ImageResult(str(destination), pushed.digest, pushed.platforms)
         context.document.add(result=result)
 
@@ -140,11 +81,21 @@ class PushImage:
         return LayerCompression(job.compression)
 
 
-async def _check_free(admission: Admission, destination: ImageReference) -> None:
-    try:
-        await admission.check_destination(destination)
-    except AdmissionRefused as error:
-        raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
+class _Progress:
+    """One growing count for several images, each of which counts for itself."""
+
+    def __init__(self, report: Callable[[int, int], None]) -> None:
+        self._report = report
+        self._before_bytes = 0
+        self._total_bytes = 0
+
+    def report(self, bytes_done: int, bytes_total: int) -> None:
+        self._total_bytes = bytes_total
+        self._report(self._before_bytes + bytes_done, self._before_bytes + bytes_total)
+
+    def next(self) -> None:
+        self._before_bytes += self._total_bytes
+        self._total_bytes = 0
 
 
 class CleanUp:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import anyio
@@ -127,10 +128,10 @@ class Report:
                 self._record = replace(self._record, results=(*self._record.results, result))
             self._unsent.append(_Transition(self._record, None))
 
-    def forget_results(self) -> None:
-        """What an earlier run of the job had pushed is not there any more."""
+    def keep_results(self, results: Sequence[ImageResult]) -> None:
+        """Of what an earlier run of the job had pushed, only this is still there."""
         with self._changing:
-            self._record = replace(self._record, results=())
+            self._record = replace(self._record, results=tuple(results))
 
     def closed(self, status: Status, error: Failure | None = None) -> Record:
         """The document of a job that ended so."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from buildah.push import LayerCompression
+from buildah.engine import ENGINES
+from buildah.pushed import LayerCompression
 from hooks.admission import Admission
 from hooks.assemble import AssembleParts
+from hooks.budget import Budget
+from hooks.load import LoadImage
 from hooks.pipeline import Step
 from hooks.ports import Uploads
-from hooks.push import CleanUp, LoadImage, PushImage
+from hooks.push import CleanUp, PushImage
 from hooks.redis import Leases
 from hooks.verify import VerifyDigest
 
@@ -31,14 +34,15 @@ def image_steps(
     admission: Admission,
     *,
     jobs_dir: Path,
-    storage_driver: str,
+    budget: Budget,
+    engine: str = "buildah",
     compression: LayerCompression | None = None,
 ) -> tuple[Step, ...]:
     """Assemble, verify, load, push, clean up; workspaces are made below `jobs_dir`."""
     return (
         AssembleParts(uploads),
         VerifyDigest(uploads, leases),
-        LoadImage(admission, jobs_dir, storage_driver),
+        LoadImage(admission, ENGINES[engine], jobs_dir, budget),
         PushImage(admission, compression or LayerCompression()),
         CleanUp(),
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hooks.ports import Digests
 from hooks.record import Record
@@ -84,6 +86,14 @@ class Documents:
     def forget_digests(self, upload_id: str) -> None:
         """The file is not what they were computed of."""
         self._sidecars.remove(upload_id, Kind.DIGEST)
+
+    def contents(self, upload_id: str) -> dict[str, Any] | None:
+        """What a look into the archive told; None before there was one."""
+        return self._sidecars.read(upload_id, Kind.CONTENTS)
+
+    def record_contents(self, upload_id: str, contents: Mapping[str, Any]) -> None:
+        """Keep what a look into the archive told."""
+        self._sidecars.write(upload_id, Kind.CONTENTS, contents)
 
     def request_cancel(self, upload_id: str) -> None:
         """Leave the mark that whatever works on the upload must stop."""

@@ -171,7 +171,7 @@ class Expiry:
 def _keeps_archive(outcome: Record) -> bool:
     """Whether the archive stays for a while: to be tried again, or because nothing was pushed."""
     return outcome.status is Status.FAILED or (
-        outcome.status is Status.DONE and outcome.image is None
+        outcome.status is Status.DONE and not outcome.results
     )
 
 

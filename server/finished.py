@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from anyio import to_thread
 
@@ -104,6 +105,10 @@ class StoredUpload:
     async def cancel_requested(self) -> bool:
         """Whether somebody asked to cancel what follows this upload."""
         return await to_thread.run_sync(self._store.cancel_requested, self.id)
+
+    async def record_contents(self, contents: Mapping[str, Any]) -> None:
+        """Keep what a look into the archive told."""
+        await to_thread.run_sync(self._store.record_contents, self.id, contents)
 
     async def record_outcome(self, outcome: Record) -> None:
         """Write the end of this upload to disk, with the time until which its archive is kept."""

@@ -12,10 +12,12 @@ import socket
 
 import anyio
 
-from buildah.push import LayerCompression
+from buildah.engine import ENGINES
+from buildah.pushed import LayerCompression
 from buildah.registry import Registries, Registry
 from hooks.admission import Admission
 from hooks.attempt import Desk
+from hooks.budget import Budget
 from hooks.errors import CoordinationLost
 from hooks.feed import EventFeed
 from hooks.following import Following
@@ -69,11 +71,8 @@ class Runtime:
         )
         self.queue = JobQueue(redis, name)
         self.feed = EventFeed(redis)
-        self.admission = Admission(
-            registries(settings),
-            storage_driver=settings.storage_driver,
-            overwrite=settings.overwrite == "allow",
-        )
+        self.budget = Budget(settings.storage_driver, ENGINES[settings.engine].loads)
+        self.admission = admission(settings, self.budget)
         self.lifecycle = Lifecycle(self.status, self.queue, self.signals)
         self.relay = Relay(self.lifecycle.handle)
         durable = settings.durability == "patch"
@@ -131,7 +130,8 @@ class Runtime:
             self.leases,
             self.admission,
             jobs_dir=self.jobs_dir,
-            storage_driver=self.settings.storage_driver,
+            budget=self.budget,
+            engine=self.settings.engine,
             compression=LayerCompression(
                 self.settings.compression, self.settings.compression_level
             ),
@@ -163,6 +163,23 @@ class Runtime:
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._redis.aclose()
+
+
+def admission(settings: Settings, budget: Budget) -> Admission:
+    """What the settings let in.
+
+    Raises:
+        SettingsError: its registries or its `default_repository` make no sense.
+    """
+    try:
+        return Admission(
+            registries(settings),
+            budget=budget,
+            overwrite=settings.overwrite == "allow",
+            default_repository=settings.default_repository,
+        )
+    except ValueError as error:
+        raise SettingsError(f"settings: {error}") from error
 
 
 def registries(settings: Settings) -> Registries:

@@ -77,6 +77,16 @@ class Settings(BaseSettings):
         description="Where images may go: rows of `host`, `plain_http`, `tls_verify`, `ca_file`, "
         "`authfile`, `repositories`. In the environment as JSON.",
     )
+    default_repository: str = Field(
+        "",
+        description="`host/path` below which images of uploads without `image` go, each under its "
+        "own whole name. Empty: such uploads are verified and kept.",
+    )
+    engine: Literal["buildah", "skopeo"] = Field(
+        "buildah",
+        description="`buildah` unpacks every image into a storage and pushes it from there; "
+        "`skopeo` copies layers straight from the archive: no privileges, less disk.",
+    )
     storage_driver: Literal["overlay", "vfs"] = Field(
         "overlay",
         description="Container storage of a job. `vfs` needs no mounts and far more disk.",

@@ -8,6 +8,7 @@ Must not know: what the documents mean.
     ID.digest   what a follower computed
     ID.cancel   somebody asked to cancel what follows the upload
     ID.pending  from where on the bytes are not proven yet
+    ID.contents what a look into the archive told
     ID.claim    which final upload this partial is a part of
 """
 
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     DIGEST = ".digest"
     CANCEL = ".cancel"
     PENDING = ".pending"
+    CONTENTS = ".contents"
     CLAIM = ".claim"
 
 

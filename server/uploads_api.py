@@ -87,9 +87,11 @@ class UploadsApi:
         )
 
     async def one(self, request: Request) -> Response:
-        """`GET /api/uploads/ID`: the status document."""
+        """`GET /api/uploads/ID`: the status document, and what the archive holds."""
         found = await self._found(request, Action.READ)
-        return JSONResponse((await self._record(found)).to_json())
+        document = (await self._record(found)).to_json()
+        contents = await to_thread.run_sync(self._reception.store.contents, found.upload.id)
+        return JSONResponse({**document, "archive": contents})
 
     async def cancel(self, request: Request) -> Response:
         """`POST /api/uploads/ID/cancel`: stop it, wherever it is; answers with how it ended."""

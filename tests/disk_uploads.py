@@ -63,6 +63,9 @@ class DiskUpload:
     async def cancel_requested(self) -> bool:
         return await to_thread.run_sync(self.store.beside(self.id, "cancel").exists)
 
+    async def record_contents(self, contents: Mapping[str, Any]) -> None:
+        await to_thread.run_sync(self.store.write, self.id, "contents", contents)
+
     async def record_outcome(self, outcome: Record) -> None:
         await to_thread.run_sync(self.store.write, self.id, "outcome", outcome.to_json())
 

@@ -10,6 +10,7 @@ import pytest
 from buildah.errors import RegistryUnreachable
 from buildah.registry import Registries, Registry
 from hooks.admission import Admission
+from hooks.budget import Budget
 from hooks.errors import AdmissionRefused, ImageForbidden, InvalidImage
 from tests.archives import write_docker_archive
 from tests.registries import RunningRegistry, free_port, needs_containers, plain_registry
@@ -118,11 +119,15 @@ def test_a_caller_hears_what_it_may_write_to(repositories: tuple[str, ...]) -> N
 
 
 def test_working_space_is_asked_for_an_image_only() -> None:
-    overlay, vfs = (Admission(REGISTRIES, storage_driver=name) for name in ("overlay", "vfs"))
     image = {"image": "harbor.example/a/b:1"}
+    budgets = Budget("overlay"), Budget("vfs"), Budget("overlay", loads=False)
+    overlay, vfs, skopeo = (Admission(REGISTRIES, budget=budget) for budget in budgets)
     assert overlay.working_space({}, 100) == 0
     # The storage, a copy in TMPDIR, and the layout of an archive that may be an OCI one.
     assert (overlay.working_space(image, 100), vfs.working_space(image, 100)) == (300, 500)
+    assert skopeo.working_space(image, 100) == 100
+    own_names = Admission(REGISTRIES, default_repository="harbor.example/a")
+    assert own_names.working_space({}, 100) == 300
 
 
 @pytest.mark.anyio

@@ -17,7 +17,6 @@ from buildah import errors
 from buildah.command import Completed, run
 from buildah.diagnosis import LOADING, REACHING, explain, last_words
 from buildah.errors import BuildahError
-from buildah.load import load
 from buildah.workspace import Workspace
 from tests.archives import (
     MIB,
@@ -26,12 +25,11 @@ from tests.archives import (
     write_gzipped,
     write_oci_archive,
     write_random,
-    write_several_images,
-    write_several_oci_images,
     write_truncated,
     write_without_image,
 )
 from tests.failures import check_words, tiny_disk
+from tests.moving import load
 from tests.registries import needs_containers
 
 pytestmark = [needs_containers, pytest.mark.anyio]
@@ -108,14 +106,6 @@ LOADS: dict[str, tuple[Callable[[Path], str], type[BuildahError]]] = {
         docker(lambda path: write_tar(path, {"manifest.json": b"[]"})),
         errors.ArchiveNoImage,
     ),
-    "several": (
-        docker(lambda path: write_several_images(path, ["a:1", "b:2"])),
-        errors.ArchiveSeveralImages,
-    ),
-    "several oci": (
-        lambda path: unpack(write_several_oci_images(path, ["1", "2"]).path),
-        errors.ArchiveSeveralImages,
-    ),
     "corrupt": (docker(write_corrupt_layer), errors.ArchiveCorrupt),
     "corrupt oci": (
         lambda path: unpack(write_corrupt_layer(path, oci=True).path),
@@ -181,10 +171,6 @@ BAD_ARCHIVES: dict[str, tuple[Callable[[Path], object], type[BuildahError]]] = {
     "no image": (write_without_image, errors.ArchiveNoImage),
     "corrupt": (write_corrupt_layer, errors.ArchiveCorrupt),
     "corrupt oci": (lambda path: write_corrupt_layer(path, oci=True), errors.ArchiveCorrupt),
-    "several": (
-        lambda path: write_several_images(path, ["a:1", "b:2"]),
-        errors.ArchiveSeveralImages,
-    ),
     "twice gzipped": (
         lambda path: write_gzipped(
             path, write_gzipped(path.with_name("b"), write_random(path.with_name("c")))

@@ -13,10 +13,10 @@ import anyio
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from buildah import unpacking
+from buildah import compression
 from buildah.errors import ArchiveCorrupt, ArchiveInvalid, ArchiveTruncated, WorkspaceBusy
-from buildah.load import LoadedImage, load
-from buildah.push import PushedImage, push
+from buildah.push import StoredImage
+from buildah.pushed import PushedImage
 from buildah.reference import ImageReference
 from buildah.registry import resolve
 from buildah.removal import mounts
@@ -31,6 +31,7 @@ from tests.archives import (
     write_oci_archive,
 )
 from tests.live import wait_until
+from tests.moving import load, push
 from tests.registries import (
     PASSWORD,
     RunningRegistry,
@@ -85,13 +86,13 @@ def nothing_left(jobs: Path) -> None:
     assert [row for row in mounts() if row.path.is_relative_to(jobs)] == []
 
 
-async def load_it(archive: Path, workspace: Workspace, seen: Seen | None = None) -> LoadedImage:
+async def load_it(archive: Path, workspace: Workspace, seen: Seen | None = None) -> StoredImage:
     seen = seen or Seen()
     return await load(archive, workspace, progress=seen.progress, log=seen.lines.append)
 
 
 async def push_it(
-    image: LoadedImage,
+    image: StoredImage,
     server: RunningRegistry,
     workspace: Workspace,
     seen: Seen | None = None,
@@ -128,7 +129,7 @@ async def test_an_image_arrives_as_it_was_saved(
 
     loading, pushing = Seen(), Seen()
     image = await load_it(archive.path, workspace, loading)
-    assert image == LoadedImage(archive.image_id, PLATFORM)
+    assert image == StoredImage(archive.image_id, PLATFORM)
     pushed = await push_it(image, server, workspace, pushing)
 
     assert server.config_digest(str(destination)) == archive.image_id
@@ -219,7 +220,7 @@ async def test_a_damaged_gzip(overlay: Workspace, tmp_path: Path) -> None:
 async def test_a_bomb_is_refused_before_it_fills_the_disk(
     overlay: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpacking, "_FREE_BYTES", 16 * MIB)
+    monkeypatch.setattr(compression, "_FREE_BYTES", 16 * MIB)
     big = tmp_path / "big"
     with big.open("wb") as out:
         out.truncate(150 * MIB)
@@ -360,8 +361,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import anyio
-from buildah.load import load
-from buildah.push import push
+from tests.moving import load, push
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.workspace import Workspace

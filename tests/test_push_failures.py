@@ -12,13 +12,13 @@ import pytest
 
 from buildah import errors
 from buildah.errors import BuildahError
-from buildah.load import LoadedImage, load
-from buildah.push import push
+from buildah.push import StoredImage
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.workspace import Workspace
 from tests.archives import KIB, MIB, write_docker_archive
 from tests.failures import SickRegistry, check_words, tiny_disk
+from tests.moving import load, push
 from tests.proxy import CuttingProxy
 from tests.registries import (
     PASSWORD,
@@ -166,7 +166,7 @@ async def test_after_a_cut_the_same_push_once_more_ends_well(
         for _ in range(5):
             with suppress(errors.RegistryError):
                 await push(
-                    LoadedImage(archive.image_id, "linux/amd64"),
+                    StoredImage(archive.image_id, "linux/amd64"),
                     destination,
                     row,
                     workspace,
@@ -298,7 +298,7 @@ async def test_a_program_that_fails_for_no_known_reason(
     destination = ImageReference.parse(f"{plain_registry.host}/team/app:v1")
     with pytest.raises(errors.ToolFailed, match="image not known") as failed:
         await push(
-            LoadedImage("0" * 64, "linux/amd64"),
+            StoredImage("0" * 64, "linux/amd64"),
             destination,
             plain_registry.registry(),
             workspace,

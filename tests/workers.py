@@ -27,6 +27,7 @@ from buildah.registry import Registries, Registry
 from buildah.workspace import sweep_workspaces
 from hooks.admission import Admission
 from hooks.attempt import Desk
+from hooks.budget import Budget
 from hooks.following import Following
 from hooks.lifecycle import Lifecycle
 from hooks.pipeline import Pipeline, Retry, Step
@@ -74,9 +75,10 @@ class Bench:
         self.signals = Signals(self.redis)
         self.leases = Leases(self.redis, name)
         self.lifecycle = Lifecycle(self.status, self.queue, self.signals)
+        self.budget = Budget(setup.storage_driver)
         self.admission = Admission(
             Registries(Registry(host, plain_http=True) for host in setup.registries),
-            storage_driver=setup.storage_driver,
+            budget=self.budget,
         )
         setup.jobs_dir.mkdir(parents=True, exist_ok=True)
 
@@ -87,7 +89,7 @@ class Bench:
             self.leases,
             self.admission,
             jobs_dir=self.setup.jobs_dir,
-            storage_driver=self.setup.storage_driver,
+            budget=self.budget,
         )
 
     def worker(self, *steps: Step) -> Worker:

@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from buildah.archive import inspect
 from buildah.catalog import shown
 from buildah.contents import Contents, Image, PlatformImage, Writer
 from buildah.errors import ArchiveError
-from buildah.inspection import inspect
 from server.client.errors import ArchiveUnusable
 from server.client.sizes import format_size
 
@@ -62,8 +62,8 @@ def _lines(name: str, contents: Contents) -> Iterator[str]:
     writer = "" if contents.writer is Writer.UNKNOWN else f", laid out as by {contents.writer}"
     yield f"format       {contents.format}{writer}"
     yield f"compression  {contents.compression}"
-    yield f"images       {'unknown' if contents.images is None else len(contents.images)}"
-    for image in contents.images or ():
+    yield f"images       {len(contents.images)}"
+    for image in contents.images:
         yield ""
         yield from _image_lines(image)
     yield ""
@@ -101,7 +101,7 @@ def _platform_lines(one: PlatformImage) -> Iterator[str]:
 
 def _destination(contents: Contents) -> str:
     """The image's own name behind a registry to fill in."""
-    tags = [tag for image in contents.images or () for tag in image.tags]
+    tags = [tag for image in contents.images for tag in image.tags]
     own = tags[0] if tags else ""
     host, slash, path = own.partition("/")
     repository = path if slash and (host == "localhost" or set(".:") & set(host)) else own

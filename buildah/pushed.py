@@ -1,0 +1,118 @@
+"""What every way into a registry has in common: how layers travel, what arrived, what went wrong.
+
+Knows: the proof that a tag is what was pushed, the words of a registry that refuses.
+Must not know: which program pushed, or from where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import anyio.to_thread
+
+from buildah.command import Completed
+from buildah.diagnosis import Symptom, explain
+from buildah.errors import BuildahError, RegistryConflict, RegistryError, RegistryFull, ToolFailed
+from buildah.reference import ImageReference
+from buildah.registry import Registry, resolve
+from buildah.room import says_full
+from buildah.workspace import Workspace
+
+Progress = Callable[[int, int], None]
+Log = Callable[[str], None]
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class LayerCompression:
+    """How layers travel: `gzip` or `zstd`, and how hard they are pressed (None: its default)."""
+
+    format: str = "gzip"
+    level: int | None = None
+
+    def arguments(self, prefix: str) -> tuple[str, ...]:
+        """The options, which begin with `--compression` for buildah."""
+        level = () if self.level is None else (f"{prefix}-level={self.level}",)
+        return (f"{prefix}-format={self.format}", *level)
+
+
+@dataclass(frozen=True)
+class PushedImage:
+    """An image in a registry: the manifest's digest (`sha256:...`) and its platforms."""
+
+    digest: str
+    platforms: tuple[str, ...]
+
+
+class ReadyImage(Protocol):
+    """An image that a program can push from where it is: a storage, an archive, a layout."""
+
+    async def push(
+        self,
+        destination: ImageReference,
+        registry: Registry,
+        workspace: Workspace,
+        *,
+        progress: Progress,
+        log: Log,
+        compression: LayerCompression,
+    ) -> PushedImage:
+        """Push it, and see that the tag then is what was pushed.
+
+        `progress` counts bytes of layers; one that the registry has already counts at the end.
+
+        Raises:
+            RegistryError: the registry did not take it; the subclass says why.
+            ArchiveError: what was read is not what its digest says.
+            StorageFull: there is no room in the workspace.
+            ToolError: a program is missing, or failed in a way that is not known here.
+        """
+
+
+def digest_file(workspace: Workspace) -> Path:
+    """Where a program is told to write the digest of what it pushed."""
+    return workspace.home / "digest"
+
+
+async def proven(
+    destination: ImageReference, registry: Registry, workspace: Workspace, program: str
+) -> str:
+    """The digest that a program says it pushed; the tag in the registry is just that.
+
+    Raises:
+        RegistryConflict: it is something else by now.
+        RegistryError: the registry does not know the tag, or cannot be asked.
+        ToolFailed: the program named none.
+    """
+    operation = f"Pushing {destination}"
+    digest = (await anyio.to_thread.run_sync(digest_file(workspace).read_text)).strip()
+    if not _DIGEST.fullmatch(digest):
+        raise ToolFailed(f"{operation}: {program} named the digest {digest[:80]!r}.")
+    found = await resolve(destination, registry, scratch=workspace.home)
+    if found is None:
+        raise RegistryError(f"{operation}: the registry took {digest} and does not know the tag.")
+    if found != digest:
+        raise RegistryConflict(f"{operation}: {digest} was pushed, and the tag is {found} now.")
+    return digest
+
+
+async def failure(
+    completed: Completed,
+    destination: ImageReference,
+    registry: Registry,
+    symptoms: Sequence[Symptom],
+) -> BuildahError:
+    """Why a push failed; a registry that only says 5xx is asked whether it is full."""
+    operation = f"Pushing {destination}"
+    error = explain(operation, completed, symptoms)
+    # Only of a failure that says nothing else: the more exact ones are right as they are.
+    if type(error) is RegistryError and await anyio.to_thread.run_sync(
+        says_full, destination, registry, abandon_on_cancel=True
+    ):
+        return RegistryFull(f"{operation}: the registry has no room for it.")
+    return error

@@ -1,0 +1,183 @@
+"""LoadImage: an archive becomes images that are ready to be pushed, each with its destinations.
+
+Knows: the look into an archive, which images are meant, the disk space that loading takes.
+Must not know: how an archive is read or an engine works, Redis, what becomes of the upload.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from anyio import from_thread
+
+from buildah.archive import inspect
+from buildah.engine import Engine, ready_images
+from buildah.errors import ArchiveError, BuildahError
+from buildah.opening import OpenedArchive, open_archive
+from buildah.progress import Meter, Share
+from buildah.reference import ImageReference
+from buildah.selection import Choice, Order, choose
+from buildah.workspace import Workspace
+from hooks.admission import Admission
+from hooks.budget import Budget
+from hooks.errors import AdmissionRefused, StepFailed
+from hooks.pipeline import Shipment, StepContext, StepSkipped
+
+logger = logging.getLogger(__name__)
+
+NO_IMAGE = "no image was named: the archive is verified and kept, nothing is pushed"
+FOUND = "found in the registry: an earlier run of this job had pushed it"
+
+
+class LoadImage:
+    """Looks into the archive, and unpacks what is meant into a storage of the job's own."""
+
+    name = "load"
+    after_failure = False
+
+    def __init__(
+        self, admission: Admission, engine: Engine, jobs_dir: Path, budget: Budget
+    ) -> None:
+        """Make workspaces below `jobs_dir`, of which `budget` knows the storage driver."""
+        self._admission = admission
+        self._engine = engine
+        self._jobs_dir = jobs_dir
+        self._budget = budget
+
+    async def run(self, context: StepContext) -> None:
+        """Load what is not in its registry already.
+
+        Raises:
+            StepSkipped: nothing is to be pushed, or the engine has no use for a storage.
+            StepFailed: the disk would not hold it, or a tag is taken or not allowed.
+            buildah.errors.BuildahError: the archive could not be loaded.
+        """
+        job = context.job
+        meter = Meter(context.report, job.length)
+        order = Order(job.image, self._admission.default_repository, job.ref, job.allow_partial)
+        if order.image is None and not order.default_repository:
+            await self._look(context, meter.report)
+            raise StepSkipped(NO_IMAGE)
+        if context.workspace is None:
+            context.workspace = await anyio.to_thread.run_sync(self._open_workspace, job.id)
+        opened = await self._open(context, context.workspace, meter.report)
+        choices = choose(opened.contents.images, order)
+        pushed = await self._pushed_before(context)
+        wanted = await self._admitted(choices, pushed)
+        if not wanted:
+            context.document.note(FOUND)
+            return
+        await anyio.to_thread.run_sync(self._check_space, opened)
+        images = await ready_images(
+            self._engine,
+            opened,
+            [choice.position for choice, _ in wanted],
+            context.workspace,
+            share=meter.report,
+            log=context.log,
+        )
+        context.shipments = [
+            Shipment(image, destination)
+            for image, (_, destinations) in zip(images, wanted, strict=True)
+            for destination in destinations
+        ]
+        meter.finish()
+        if not self._engine.loads:
+            raise StepSkipped(f"the engine {self._engine.name} reads layers where they are")
+
+    async def _look(self, context: StepContext, share: Share) -> None:
+        """Tell what is in an archive that is only kept; it may be anything."""
+
+        def look() -> Mapping[str, Any]:
+            try:
+                return inspect(context.job.path, _cancellable(share)).as_json()
+            except ArchiveError as error:
+                return _refused(error)
+
+        await context.upload.record_contents(await anyio.to_thread.run_sync(look))
+
+    async def _open(
+        self, context: StepContext, workspace: Workspace, share: Share
+    ) -> OpenedArchive:
+        try:
+            opened = await open_archive(context.job.path, workspace, share)
+        except ArchiveError as error:
+            await context.upload.record_contents(_refused(error))
+            raise
+        await context.upload.record_contents(opened.contents.as_json())
+        return opened
+
+    async def _pushed_before(self, context: StepContext) -> set[str]:
+        """What an earlier run of this job pushed, as far as its registry still has it."""
+        kept = []
+        for result in context.document.record.results:
+            try:
+                if await self._admission.exists(result.image) == result.digest:
+                    kept.append(result)
+            except (AdmissionRefused, BuildahError) as error:
+                logger.warning("result_unproven upload_id=%s cause=%s", context.job.id, error)
+        context.document.keep_results(kept)
+        return {result.image for result in kept}
+
+    async def _admitted(
+        self, choices: Sequence[Choice], pushed: set[str]
+    ) -> list[tuple[Choice, list[ImageReference]]]:
+        """What is still to be pushed; nothing of it may be refused later, when one half is there.
+
+        Raises:
+            StepFailed: a destination is not allowed, or its tag is taken.
+        """
+        wanted = []
+        for choice in choices:
+            missing = [one for one in choice.destinations if str(one) not in pushed]
+            for destination in missing:
+                await check_destination(self._admission, destination)
+            if missing:
+                wanted.append((choice, missing))
+        return wanted
+
+    def _open_workspace(self, job_id: str) -> Workspace:
+        return Workspace.open(self._jobs_dir, job_id, storage_driver=self._budget.storage_driver)
+
+    def _check_space(self, opened: OpenedArchive) -> None:
+        needed_bytes = self._budget.needed_bytes(opened.plain_bytes, layout=opened.is_layout)
+        free_bytes = shutil.disk_usage(self._jobs_dir).free
+        if free_bytes < needed_bytes:
+            raise StepFailed(
+                "storage_full",
+                f"loading needs about {needed_bytes} bytes below {self._jobs_dir}, "
+                f"{free_bytes} bytes are free",
+                "Free disk space (`tusboat gc` removes what is expired), then try again.",
+                retryable=True,
+            )
+
+
+async def check_destination(admission: Admission, destination: ImageReference) -> None:
+    """Refuse a destination that the settings do not allow, or whose tag may not move.
+
+    Raises:
+        StepFailed: they do not.
+        buildah.errors.BuildahError: the registry could not be asked.
+    """
+    try:
+        admission.registry(destination)
+        await admission.check_destination(destination)
+    except AdmissionRefused as error:
+        raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
+
+
+def _refused(error: ArchiveError) -> Mapping[str, Any]:
+    return {"refused": [{"code": error.code, "message": error.message, "hint": error.hint}]}
+
+
+def _cancellable(share: Share) -> Share:
+    def report(done: float) -> None:
+        from_thread.check_cancelled()
+        share(done)
+
+    return report
