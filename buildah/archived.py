@@ -34,6 +34,7 @@ class ArchivedImage:
 
     `image_id` is the digest of its config (hex), None for one of several platforms. `layers` are
     where its layers' bytes are, and `layers_bytes` what they are uncompressed, as far as known.
+    `linked`: one of them is only a link to another in the archive.
     """
 
     directory: Path
@@ -42,6 +43,16 @@ class ArchivedImage:
     image_id: str | None
     layers: tuple[Span, ...]
     layers_bytes: int
+    linked: bool = False
+
+    @property
+    def storable(self) -> bool:
+        """Whether a storage takes it: one platform, and no link.
+
+        For a link buildah (1.28) expects as many bytes as the link has, which are none. docker up
+        to 24 writes links for what two images share.
+        """
+        return self.image_id is not None and not self.linked
 
     async def push(
         self,

@@ -43,8 +43,7 @@ class Engine(Protocol):
 class BuildahEngine:
     """Loads an image into a storage, which proves every layer, and pushes it from there.
 
-    An image for several platforms is not loaded (a storage is for one): it is copied as skopeo
-    does.
+    What a storage does not take (an image for several platforms above all) is copied as by skopeo.
     """
 
     name = "buildah"
@@ -54,7 +53,7 @@ class BuildahEngine:
         self, image: ArchivedImage, workspace: Workspace, *, share: Share, log: Log
     ) -> ReadyImage:
         """Load it, as every `Engine`."""
-        if image.image_id is None:
+        if not image.storable:
             return image
         return await load(image, workspace, share=share, log=log)
 

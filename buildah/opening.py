@@ -83,6 +83,7 @@ class OpenedArchive:
         names = [posixpath.normpath(layer.name) for layer in one.layers]
         with catalog(self.plain, Compression.NONE) as table:
             entries = [entry for name in dict.fromkeys(names) if (entry := table.find(name))]
+            linked = any(table.entries[name].target is not None for name in names)
         return ArchivedImage(
             self.directory,
             f"docker-archive:{_LINK}:@{position}",
@@ -90,6 +91,7 @@ class OpenedArchive:
             (one.image_id or "").removeprefix("sha256:"),
             tuple(Span(self.plain, entry.offset, entry.size) for entry in entries),
             _unpacked_bytes(self.plain, entries),
+            linked,
         )
 
     def _oci(self, position: int, image: Image, digest: str, share: Share) -> ArchivedImage:

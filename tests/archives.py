@@ -91,9 +91,11 @@ def write_docker_archive(
     return Archive(path, image.image_id, tag)
 
 
-def write_several_images(path: Path, tags: Sequence[str]) -> Archive:
+def write_several_images(
+    path: Path, tags: Sequence[str], *, sizes: Sequence[int] = (16 * KIB,)
+) -> Archive:
     """A docker archive with one image for each tag; the id is the first one's."""
-    images = [_image(_layers([16 * KIB], tag)) for tag in tags]
+    images = [_image(_layers(sizes, tag)) for tag in tags]
     with path.open("wb") as out:
         for image in images:
             _write_docker_image(out, image)

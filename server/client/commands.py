@@ -26,6 +26,7 @@ from server.client.patience import Patience
 from server.client.sender import Errand, Sender
 from server.client.sizes import KIB, MIB, format_size, parse_size
 from server.client.watch import act, fetch, follow
+from server.client.wishes import Wishes
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -145,9 +146,24 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
             "--image",
             metavar="REF",
             callback=_checked_image,
-            help="Where to push it; else it is only kept.",
+            help="Where to push it; else the server decides, or only keeps it.",
         ),
     ] = None,
+    ref: Annotated[
+        str | None,
+        typer.Option("--ref", help="Which image of several: its name, id, or position (@0)."),
+    ] = None,
+    compression: Annotated[
+        str | None,
+        typer.Option("--compression", help="How layers go to the registry: gzip or zstd."),
+    ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option("--allow-partial", help="Push the platforms that are whole, if not all are."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Look into the archive before sending it.")
+    ] = True,
     server: ServerOption = DEFAULT_SERVER,
     token: TokenOption = None,
     chunk_size: Annotated[
@@ -185,7 +201,10 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
         Archive(archive) as opened,
         Connection(server, token) as connection,
     ):
-        errand = Errand(opened, image, chunk_size, with_md5, give_up_after)
+        wishes = Wishes(image, ref, compression, allow_partial)
+        if check:
+            wishes.check(archive)
+        errand = Errand(opened, wishes, chunk_size, with_md5, give_up_after)
         sender = Sender(connection, Memory(state_home.expanduser()), display, errand)
         upload_id = sender.send()
         if not wait:

@@ -19,14 +19,15 @@ from server.client.memory import Memory
 from server.client.patience import Patience
 from server.client.uploader import ArchiveUploader
 from server.client.watch import fetch
+from server.client.wishes import Wishes
 
 
 @dataclass(frozen=True)
 class Errand:
-    """What to send, where to (None: to be verified and kept), and how."""
+    """What to send, what for, and how."""
 
     archive: Archive
-    image: str | None
+    wishes: Wishes
     chunk_size: int
     with_digest: bool
     give_up_after_seconds: float
@@ -43,7 +44,7 @@ class Sender:
         self._memory = memory
         self._display = display
         self._errand = errand
-        self._fingerprint = errand.archive.fingerprint(connection.server, errand.image)
+        self._fingerprint = errand.archive.fingerprint(connection.server, *errand.wishes.identity)
 
     def send(self) -> str:
         """Send it all; the upload's id.
@@ -97,9 +98,7 @@ class Sender:
 
     def _uploader(self, digest: TrailingDigest | None) -> ArchiveUploader:
         errand, length = self._errand, self._errand.archive.length
-        metadata = {"filename": errand.archive.name}
-        if errand.image is not None:
-            metadata["image"] = errand.image
+        metadata = {"filename": errand.archive.name, **errand.wishes.metadata}
 
         def on_read(position: int) -> None:
             if digest:
