@@ -18,6 +18,7 @@ from buildah.errors import (
     ArchiveNoImage,
     ArchiveTruncated,
     BuildahError,
+    ImageNotFound,
     InvalidReference,
     RegistryError,
     RegistryForbidden,
@@ -139,6 +140,20 @@ REACHING = (
 
 # A copy reads an archive and writes to a registry at once, and an EOF may be either's.
 COPYING = (LOADING[1], *REACHING, *LOADING[2:])
+
+# What a registry says of an image that it does not have.
+ABSENT = re.compile(r"manifest unknown|name unknown|repository name not known|StatusCode: 404")
+
+PULLING = (
+    Symptom(ABSENT, ImageNotFound, "the registry has no such image"),
+    _symptom(
+        r"\bdenied\b|StatusCode: 403",
+        RegistryForbidden,
+        "the registry does not let this user read it",
+        "Give the registry's user the right to pull there.",
+    ),
+    *REACHING,
+)
 
 
 def explain(operation: str, completed: Completed, symptoms: Sequence[Symptom]) -> BuildahError:

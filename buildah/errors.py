@@ -20,6 +20,11 @@
     │   ├── RegistryUnknownHost     no such name
     │   ├── RegistryFull            it has no room
     │   └── RegistryConflict        the tag is not what was just pushed
+    ├── ExportError
+    │   ├── ImageNotFound           the registry has no such image, or not for that platform
+    │   ├── ImageUnsupported        what it has there does not fit into an archive
+    │   ├── TargetTaken             the file is there already
+    │   └── TargetUnusable          no file can be made there
     ├── StorageError
     │   ├── StorageFull             no room in the job's own directory
     │   ├── StorageUnsuitable       that file system cannot hold container storage
@@ -196,6 +201,38 @@ class RegistryConflict(RegistryError):
     code = "registry_conflict"
     retryable = False
     advice = "Give every image a tag of its own."
+
+
+class ExportError(BuildahError):
+    """An image of a registry cannot become a file."""
+
+
+class ImageNotFound(ExportError):
+    """The registry has no such image, or has it for other platforms only."""
+
+    code = "image_not_found"
+    advice = "Check the repository and the tag: skopeo list-tags says which there are."
+
+
+class ImageUnsupported(ExportError):
+    """What the registry has under that name does not fit into an archive of images."""
+
+    code = "image_unsupported"
+    advice = "Push the image again with a program of today, then export that."
+
+
+class TargetTaken(ExportError):
+    """Something has the file's name already."""
+
+    code = "target_taken"
+    advice = "Choose another name, or overwrite it with --force."
+
+
+class TargetUnusable(ExportError):
+    """No file can be made there."""
+
+    code = "target_unusable"
+    advice = "Name a file in a directory that exists and that you may write to."
 
 
 class StorageError(BuildahError):

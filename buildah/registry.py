@@ -10,7 +10,6 @@ import contextlib
 import fnmatch
 import hashlib
 import logging
-import re
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import astuple, dataclass
@@ -21,7 +20,7 @@ import anyio.to_thread
 
 from buildah.access import Access, Credentials, granting
 from buildah.command import run
-from buildah.diagnosis import REACHING, explain
+from buildah.diagnosis import ABSENT, REACHING, explain
 from buildah.environment import tool_environment
 from buildah.errors import (
     InvalidReference,
@@ -35,8 +34,6 @@ from buildah.removal import remove_tree
 logger = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 15.0
-
-_ABSENT = re.compile(r"manifest unknown|name unknown|repository name not known|StatusCode: 404")
 
 
 @dataclass(frozen=True)
@@ -168,6 +165,6 @@ async def resolve(reference: ImageReference, registry: Registry, *, scratch: Pat
         raise RegistryUnreachable(f"{operation}: no answer within {RESOLVE_SECONDS:g} s.")
     if completed.returncode == 0:
         return f"sha256:{hashlib.sha256(completed.stdout).hexdigest()}"
-    if _ABSENT.search(completed.stderr_tail):
+    if ABSENT.search(completed.stderr_tail):
         return None
     raise explain(operation, completed, REACHING)

@@ -239,6 +239,34 @@ def inspect_archive(
     typer.echo(text)
 
 
+@app.command("export")
+def export_image(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="host/repository:tag.")],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The file to make.")],
+    *,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="docker-archive (the default) or oci-archive."),
+    ] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option("--platform", metavar="OS/ARCH", help="Which one of a multi-arch image."),
+    ] = None,
+    every_platform: Annotated[
+        bool, typer.Option("--all", help="Every platform, as an oci-archive.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write an image of a configured registry to a file; the last line of stdout is its digest."""
+    from server.client import export  # noqa: PLC0415 - other commands start faster
+
+    order = export.order(image, archive, form=form, platform=platform, every=every_platform)
+    settings = _settings(config, {})
+    with _explained():
+        raise typer.Exit(export.carry_out(order, settings, overwrite=force))
+
+
 def _settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
     with _explained():
         settings = load(config, overrides)

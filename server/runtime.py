@@ -183,8 +183,12 @@ def admission(settings: Settings, budget: Budget) -> Admission:
 
 
 def registries(settings: Settings) -> Registries:
-    """The allow-list of the settings, as the lower rooms know it."""
-    return Registries(
+    """The allow-list of the settings, as the lower rooms know it.
+
+    Raises:
+        SettingsError: a row's host is none, or is there twice.
+    """
+    rows = (
         Registry(
             host=row.host,
             plain_http=row.plain_http,
@@ -195,6 +199,10 @@ def registries(settings: Settings) -> Registries:
         )
         for row in settings.registries
     )
+    try:
+        return Registries(rows)
+    except ValueError as error:
+        raise SettingsError(f"registries: {error}") from error
 
 
 def _connect(redis_url: str) -> Client:

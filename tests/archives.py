@@ -25,6 +25,16 @@ GIB = 1024 * MIB
 
 PLATFORM = "linux/amd64"
 
+# A config as docker writes it says more than OCI knows of, and in another order: whatever reads it
+# and writes it again has made another image of it.
+DOCKER_CONFIG: Mapping[str, Any] = {
+    "config": {"Hostname": "", "Cmd": ["/bin/true"], "ArgsEscaped": True, "OnBuild": None},
+    "container": "f" * 64,
+    "container_config": {"Hostname": "f" * 12, "Cmd": ["/bin/sh", "-c", "#(nop) "]},
+    "created": "2023-01-02T03:04:05.000000006Z",
+    "docker_version": "20.10.24",
+}
+
 # Blocks do not repeat within gzip's window, so layers do not shrink when they are pushed.
 _BLOCK_BYTES = MIB
 _TAR_BLOCK_BYTES = 512
@@ -82,9 +92,13 @@ def write_docker_archive(
     *,
     tag: str = "example/app:1",
     seed: str = "tusboat",
+    config: Mapping[str, Any] | None = None,
 ) -> Archive:
-    """An archive as `docker save` and skopeo make them: uncompressed layers, manifest.json."""
-    image = _image(_layers(sizes, seed))
+    """An archive as `docker save` and skopeo make them: uncompressed layers, manifest.json.
+
+    `config` is what its config says beside what it has to (`DOCKER_CONFIG`).
+    """
+    image = _image(_layers(sizes, seed), config)
     with path.open("wb") as out:
         _write_docker_image(out, image)
         _write_docker_manifest(out, [(image, tag)])
@@ -187,7 +201,7 @@ def _layers(sizes: Sequence[int], seed: str, *, gzipped: bool = False) -> list[L
     ]
 
 
-def _image(layers: Sequence[Layer]) -> _Image:
+def _image(layers: Sequence[Layer], said: Mapping[str, Any] | None = None) -> _Image:
     sums = [_sha256(layer.tar()) for layer in layers]
     diff_ids = tuple(digest for digest, _ in sums)
     operating_system, architecture = PLATFORM.split("/")
@@ -198,6 +212,8 @@ def _image(layers: Sequence[Layer]) -> _Image:
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in diff_ids]},
         "history": [{"created_by": "tests/archives.py"} for _ in layers],
     }
+    if said:
+        config = dict(sorted((config | dict(said)).items()))
     return _Image(tuple(layers), diff_ids, tuple(size for _, size in sums), _json(config))
 
 

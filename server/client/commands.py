@@ -93,7 +93,8 @@ GiveUpOption = Annotated[
 ]
 
 
-def _display(*, as_json: bool, bars: bool = True) -> Display:
+def choose_display(*, as_json: bool, bars: bool = True) -> Display:
+    """What fits the terminal, or the pipe, that stderr is; or JSON."""
     if as_json:
         return JsonDisplay()
     return BarsDisplay() if bars and sys.stderr.isatty() else PlainDisplay()
@@ -196,7 +197,7 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
     Goes on by itself after a lost connection, and when the same command is given again.
     """
     with (
-        _display(as_json=as_json) as display,
+        choose_display(as_json=as_json) as display,
         _exits(display, _RESUMABLE),
         Archive(archive) as opened,
         Connection(server, token) as connection,
@@ -233,7 +234,7 @@ def status(
     """Show one upload, or list them; with --watch, the exit code says how the one ended."""
     bars = watch and upload_id is not None
     with (
-        _display(as_json=as_json, bars=bars) as display,
+        choose_display(as_json=as_json, bars=bars) as display,
         _exits(display, "interrupted"),
         Connection(server, token) as connection,
     ):
@@ -260,7 +261,7 @@ def cancel(
 ) -> None:
     """Stop an upload, or the job that follows it; its archive is removed from the server."""
     with (
-        _display(as_json=as_json, bars=False) as display,
+        choose_display(as_json=as_json, bars=False) as display,
         _exits(display, _LOOK),
         Connection(server, token) as connection,
     ):
@@ -281,7 +282,7 @@ def retry(
 ) -> None:
     """Try a failed upload again, from the archive that the server kept."""
     with (
-        _display(as_json=as_json, bars=wait) as display,
+        choose_display(as_json=as_json, bars=wait) as display,
         _exits(display, _LOOK),
         Connection(server, token) as connection,
     ):

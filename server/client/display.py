@@ -97,6 +97,10 @@ class Display(abc.ABC):
         for line in error.hint.splitlines():
             self.notice(f"hint: {line}")
 
+    def waypoint(self, name: str, done_bytes: int, total_bytes: int) -> None:
+        """How far something is, now and then, for who sees no bar."""
+        return
+
     @abc.abstractmethod
     def notice(self, text: str) -> None:
         """A line for a person."""
@@ -138,6 +142,11 @@ class PlainDisplay(Display):
         speed = format_size((offset - base) / max(now - began, 0.001))
         done = f"{format_size(offset)} of {format_size(length)}"
         self.notice(f"upload {upload_id}: {done} ({100 * offset // length} %), {speed}/s")
+
+    def waypoint(self, name: str, done_bytes: int, total_bytes: int) -> None:
+        """A line."""
+        done = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
+        self.notice(f"{name}: {done} ({100 * done_bytes // total_bytes} %)")
 
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
         """A line for each change."""
