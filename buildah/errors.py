@@ -28,6 +28,7 @@
     ├── StorageError
     │   ├── StorageFull             no room in the job's own directory
     │   ├── StorageUnsuitable       that file system cannot hold container storage
+    │   │   └── OverlayNotPermitted     no file system could: this process may not mount
     │   └── WorkspaceBusy           somebody else works in that directory
     └── ToolError
         ├── ToolMissing             buildah or skopeo is not installed
@@ -255,6 +256,15 @@ class StorageUnsuitable(StorageError):
 
     code = "storage_unsuitable"
     advice = "Put the data directory on a local disk (hostPath, emptyDir, a block volume)."
+
+
+class OverlayNotPermitted(StorageUnsuitable):
+    """This process may not mount an overlay, wherever it is."""
+
+    advice = (
+        'Run as root or with CAP_SYS_ADMIN, or set storage_driver = "vfs" (slower, and 2 to 3 '
+        "times the disk)."
+    )
 
 
 class WorkspaceBusy(StorageError):

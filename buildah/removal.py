@@ -27,10 +27,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Mount(NamedTuple):
-    """One mount: where, and the type of its file system."""
+    """One mount: where, the type of its file system, and what is mounted (`/dev/sda`, a name)."""
 
     path: Path
     filesystem: str
+    source: str = ""
 
 
 def mounts() -> list[Mount]:
@@ -44,7 +45,8 @@ def parse_mounts(mountinfo: str) -> list[Mount]:
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         path = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4])
-        found.append(Mount(Path(path), after.split(" ")[0]))
+        filesystem, source = after.split(" ")[:2]
+        found.append(Mount(Path(path), filesystem, source))
     return found
 
 

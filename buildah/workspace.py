@@ -1,6 +1,6 @@
 """A directory in which one job's image lives, and which leaves no trace.
 
-Knows: the directory's layout, its lock, and which file systems can hold container storage.
+Knows: the directory's layout and its lock.
 Must not know: what is loaded or pushed in it, or whose job it is.
 
     <jobs_dir>/<job_id>.lock    held by the kernel as long as the workspace is open
@@ -25,29 +25,14 @@ from types import TracebackType
 from typing import Self
 
 from buildah.environment import tool_environment
-from buildah.errors import StorageFull, StorageUnsuitable, WorkspaceBusy
-from buildah.removal import Mount, mounts, remove_tree
+from buildah.errors import StorageFull, WorkspaceBusy
+from buildah.place import refuse_unsuitable
+from buildah.removal import mounts, remove_tree
 
 logger = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _LOCK_SUFFIX = ".lock"
-
-# Object storage made to look like files has no links, owners or locks.
-_OBJECT_STORAGE = frozenset(
-    f"fuse.{name}"
-    for name in (
-        "blobfuse", "blobfuse2", "csi-s3", "gcsfuse", "geesefs", "goofys", "mount-s3",
-        "mountpoint-s3", "ossfs", "rclone", "s3fs", "s3ql", "yas3fs",
-    )
-)  # fmt: skip
-# The kernel's overlay cannot have its upper directory there.
-_NO_OVERLAY_UPPER = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "9p", "overlay", "vfat", "exfat", "ceph", "virtiofs"}
-)
-
-# They separate the directories and options of an overlay mount.
-_MOUNT_OPTION_MARKS = frozenset(":,\\")
 
 
 class Workspace:
@@ -163,37 +148,6 @@ def sweep_workspaces(jobs_dir: Path) -> list[str]:
         else:
             removed.append(job_id)
     return removed
-
-
-def refuse_unsuitable(directory: Path, storage_driver: str, mounted: list[Mount]) -> None:
-    """Refuse a directory whose file system, or name, is known not to hold container storage.
-
-    Raises:
-        StorageUnsuitable: with the file system's name.
-    """
-    overlay = storage_driver == "overlay"
-    if overlay and _MOUNT_OPTION_MARKS & set(str(directory)):
-        raise StorageUnsuitable(
-            f"Opening a workspace in {directory}: the storage driver overlay cannot work in a "
-            "directory with a colon, a comma or a backslash in its path.",
-            hint="Give the data directory another name, or use the storage driver vfs.",
-        )
-    holders = [mount for mount in mounted if directory.is_relative_to(mount.path)]
-    if not holders:
-        return
-    # The deepest; of two at the same place the later one covers the earlier.
-    deepest = max(len(mount.path.parts) for mount in holders)
-    filesystem = [mount for mount in holders if len(mount.path.parts) == deepest][-1].filesystem
-    if filesystem in _OBJECT_STORAGE:
-        raise StorageUnsuitable(
-            f"Opening a workspace in {directory}: its file system, {filesystem}, is object storage."
-        )
-    if overlay and (filesystem in _NO_OVERLAY_UPPER or filesystem.startswith("fuse")):
-        raise StorageUnsuitable(
-            f"Opening a workspace in {directory}: the storage driver overlay cannot work on its "
-            f"file system, {filesystem}.",
-            hint="Put the data directory on a local disk, or use the storage driver vfs.",
-        )
 
 
 def _take_lock(path: Path) -> int | None:

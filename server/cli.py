@@ -108,10 +108,14 @@ def serve(
 def worker(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run jobs beside a server, on the same data directory and Redis."""
     from server import serving  # noqa: PLC0415 - other commands start faster
+    from server.runtime import prepare, require_storage  # noqa: PLC0415
 
     settings = _settings(config, {"data_dir": data_dir})
-    with _explained(), serving.redis_of(settings) as redis_url:
-        anyio.run(_work, settings, redis_url)
+    with _explained():
+        prepare(settings)
+        require_storage(settings)
+        with serving.redis_of(settings) as redis_url:
+            anyio.run(_work, settings, redis_url)
 
 
 async def _work(settings: Settings, redis_url: str) -> None:

@@ -7,12 +7,15 @@ Must not know: how a part does its work.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 
 import anyio
 
 from buildah.engine import ENGINES
+from buildah.errors import OverlayNotPermitted, StorageUnsuitable
+from buildah.place import require_suitable
 from buildah.pushed import LayerCompression
 from buildah.registry import Registries, Registry
 from hooks.admission import Admission
@@ -40,6 +43,8 @@ from server.relay import Relay
 from server.settings import Settings, SettingsError
 from server.store import UploadStore
 from server.termination import Termination
+
+logger = logging.getLogger(__name__)
 
 # A contender asks again every few milliseconds; a slow Redis must not hold it up.
 _ASK_SECONDS = 0.2
@@ -232,3 +237,23 @@ def prepare(settings: Settings) -> None:
             f"data_dir {settings.data_dir}: its file system has no working file locks, so "
             "two requests could write one upload; use a local disk or NFS 4, no object storage"
         )
+
+
+def require_storage(settings: Settings) -> None:
+    """Refuse a file system that cannot hold what jobs unpack, before anybody sends 20 GB for them.
+
+    A missing right to mount is only told of: whoever sends no images needs none.
+
+    Raises:
+        SettingsError: it cannot; its name is in the words.
+    """
+    try:
+        require_suitable(settings.data_dir / JOBS, settings.storage_driver)
+    except OverlayNotPermitted as error:
+        logger.warning("no image can be loaded here: %s %s", error.message, error.hint)
+    except StorageUnsuitable as error:
+        raise SettingsError(
+            f"data_dir {settings.data_dir}: {error.message} {error.hint}"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"data_dir {settings.data_dir}: {error.strerror}") from error

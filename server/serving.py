@@ -31,7 +31,7 @@ from hooks.embedded import EmbeddedRedis
 from server.app import Application
 from server.auth import LOOPBACK, Callers
 from server.logs import configure
-from server.runtime import Runtime, prepare
+from server.runtime import Runtime, prepare, require_storage
 from server.settings import Settings
 from server.wire import WireProtocol
 
@@ -115,6 +115,8 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         SettingsError: the data directory cannot be used.
     """
     prepare(settings)
+    if settings.run_worker:
+        require_storage(settings)
     with redis_of(settings) as redis_url:
         if settings.workers == 1:
             _serve_here(settings, redis_url, listener)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from buildah.errors import StorageFull, StorageUnsuitable, WorkspaceBusy
+from buildah.place import refuse_unsuitable
 from buildah.removal import Mount, mounts, parse_mounts, remove_tree
-from buildah.workspace import Workspace, refuse_unsuitable, sweep_workspaces
+from buildah.workspace import Workspace, sweep_workspaces
 from tests.live import wait_until
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -340,6 +341,10 @@ MOUNTINFO = """\
 7 6 0:9 / /data/twice rw - ext4 /dev/sdc rw
 8 2 0:10 / /data/layers rw - overlay overlay rw
 9 2 0:11 / /data/fuse rw - fuse.fuse-overlayfs f rw
+10 2 0:12 / /data/aws rw - fuse mountpoint-s3 rw
+11 2 0:13 / /data/goofys rw - fuse goofys#bucket rw
+12 2 0:14 / /data/juice rw - fuse.juicefs JuiceFS:x rw
+13 2 0:15 / /data/bare rw - fuse bucket rw
 """
 
 
@@ -358,6 +363,12 @@ MOUNTINFO = """\
         ("/data/layers", "vfs", None),
         ("/data/fuse", "overlay", "fuse.fuse-overlayfs"),
         ("/data/fuse", "vfs", None),
+        ("/data/aws/jobs", "vfs", r"fuse \(mountpoint-s3\), is object storage"),
+        ("/data/goofys/jobs", "vfs", r"fuse \(goofys#bucket\), is object storage"),
+        ("/data/juice/jobs", "overlay", "fuse.juicefs"),
+        ("/data/juice/jobs", "vfs", None),
+        ("/data/bare/jobs", "overlay", r"fuse \(bucket\)"),
+        ("/data/bare/jobs", "vfs", None),
         ("/data/a:b", "overlay", "a colon, a comma or a backslash"),
         ("/data/a,b", "overlay", "a colon, a comma or a backslash"),
         ("/data/a\\b", "overlay", "a colon, a comma or a backslash"),
@@ -377,7 +388,7 @@ def test_a_place_that_cannot_hold_images_is_refused_with_the_reason(
 
 
 def test_the_mounts_of_this_machine_are_read() -> None:
-    assert Mount(Path("/proc"), "proc") in mounts()
+    assert Mount(Path("/proc"), "proc", "proc") in mounts()
 
 
 @needs_root
