@@ -62,7 +62,7 @@ LOADING = (
     ),
     _symptom(r"unexpected EOF", ArchiveTruncated, "the archive ends too early"),
     _symptom(
-        r"manifest\.json: file does not exist|index\.json: no such file|expected 1 item, got 0"
+        r"manifest\.json\"?: file does not exist|index\.json: no such file|expected 1 item, got 0"
         r"|no image found in (image index|manifest list)",
         ArchiveNoImage,
         "there is no image in it",

@@ -19,8 +19,9 @@ from buildah.workspace import Workspace
 
 _OPERATION = "Loading the archive"
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
-# buildah copies each layer to tmp/storageNNN/N, and reads it back from there to unpack it.
-_LAYER_FILES = re.compile(r"storage\d+/\d+")
+# buildah copies each layer to tmp/storageNNN/N, and reads it back from there to unpack it. In newer
+# versions the directory's name begins with what made it.
+_LAYER_FILES = re.compile(r"(container_images_)?storage\d+/\d+")
 
 
 async def load(

@@ -28,8 +28,9 @@ from buildah.registry import Registry
 from buildah.storage import layers_bytes
 from buildah.workspace import Workspace
 
-# buildah writes each layer to tmp/N, and reads it back from there to compress and send it.
-_LAYER_FILES = re.compile(r"\d+")
+# buildah writes each layer to tmp/N, and reads it back from there to compress and send it; newer
+# versions to tmp/container_images_N, which has lost its name by then.
+_LAYER_FILES = re.compile(r"\d+|container_images_\d+( \(deleted\))?")
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,13 @@ def test_last_words(tail: str, words: str) -> None:
     assert last_words(tail) == words
 
 
+def test_what_newer_versions_say_in_other_words_is_understood() -> None:
+    """Seen with buildah 1.45.0; the words of the machine's own version are made above."""
+    said = 'Error: loading tar component "manifest.json": file does not exist\n'
+    error = explain("Loading the archive", Completed(125, b"", said), LOADING)
+    assert type(error) is errors.ArchiveNoImage
+
+
 def test_silence_is_said() -> None:
     error = explain("Pushing a", Completed(3, b"", ""), REACHING)
     assert error.message == "Pushing a: the program ended with status 3 and said nothing."
