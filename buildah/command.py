@@ -252,17 +252,19 @@ def group_members(pgid: int) -> list[int]:
 
 
 def _group_runs(pgid: int) -> bool:
-    # The first process of a container inherits what its descendants leave, and has to reap it.
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-pgid, os.WNOHANG)[0]:
-            pass
     try:
         os.killpg(pgid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return bool(group_members(pgid))
+    runs = bool(group_members(pgid))
+    # The first process of a container inherits what its descendants leave, and has to reap it. Only
+    # now: what ends between a reaping and the look would be left, since nobody asks once more.
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-pgid, os.WNOHANG)[0]:
+            pass
+    return runs
 
 
 class _Output:

@@ -353,17 +353,18 @@ def running(mark: str) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace of one's own needs root")
-def test_the_first_process_of_a_container_is_left_no_zombies() -> None:
+@pytest.mark.parametrize("leaves", ["(sleep 1000) &", ":"], ids=["a process", "only its guard"])
+def test_the_first_process_of_a_container_is_left_no_zombies(leaves: str) -> None:
     script = (
-        "import anyio, os\n"
+        "import anyio, os, sys\n"
         "from buildah.command import run\n"
         "assert os.getpid() == 1\n"
-        "for _ in range(5):\n"
-        "    anyio.run(lambda: run(['sh', '-c', '(sleep 1000) &'], env={'PATH': '/bin:/usr/bin'},\n"
+        "for _ in range(40):\n"
+        "    anyio.run(lambda: run(['sh', '-c', sys.argv[1]], env={'PATH': '/bin:/usr/bin'},\n"
         "                          on_line=print))\n"
         "print(sorted(name for name in os.listdir('/proc') if name.isdigit()))\n"
     )
-    namespace = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, leaves]
     shown = subprocess.run(namespace, capture_output=True, text=True, check=True, cwd=ROOT)
     assert shown.stdout == "['1']\n"
 
