@@ -85,9 +85,17 @@ class Access:
     secrets: tuple[str, ...] = field(repr=False)
 
     @property
+    def as_source(self) -> tuple[str, ...]:
+        """The same options for a copy that comes from the registry."""
+        return self._at("src")
+
+    @property
     def as_destination(self) -> tuple[str, ...]:
-        """The same options for a program that has them for each end of a copy."""
-        return tuple(f"--dest-{option.removeprefix('--')}" for option in self.arguments)
+        """The same options for a copy that goes there."""
+        return self._at("dest")
+
+    def _at(self, end: str) -> tuple[str, ...]:
+        return tuple(f"--{end}-{option.removeprefix('--')}" for option in self.arguments)
 
 
 @contextlib.contextmanager

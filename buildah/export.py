@@ -26,10 +26,10 @@ from buildah.delivery import Delivery, delivering, free_bytes, no_room, worded
 from buildah.diagnosis import PULLING, explain
 from buildah.environment import tool_environment
 from buildah.errors import BuildahError, ImageNotFound, RegistryUnreachable, StorageFull
-from buildah.load import Log, Progress
 from buildah.manifests import Descriptor, Manifest, Platform, digest_of, parse
 from buildah.packing import pack
 from buildah.progress import FileActivity, Meter
+from buildah.pushed import Log, Progress
 from buildah.reference import ImageReference
 from buildah.registry import RESOLVE_SECONDS, Registry
 
@@ -181,11 +181,11 @@ class _Skopeo:
             if chosen.size_bytes:
                 meter.report(_bytes_in(pulled) / chosen.size_bytes / 2)
 
-        # Of the two sides of a copy, the registry is the source.
-        arguments = [one.replace("--", "--src-", 1) for one in self._access.arguments]
         every = ["--all"] if chosen.every_platform else []
         source = f"docker://{self.reference.name}@{chosen.digest}"
-        completed = await self._run(["copy", *every, *arguments, source, f"dir:{_PULLED}"], watch)
+        completed = await self._run(
+            ["copy", *every, *self._access.as_source, source, f"dir:{_PULLED}"], watch
+        )
         if completed.returncode:
             raise self._failure(f"Pulling {self.reference}", completed)
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from buildah import errors
+from buildah.archive import inspect
 from buildah.delivery import delivering
 from buildah.errors import BuildahError
 from buildah.export import ArchiveFormat, ExportedImage, Wanted, export
-from buildah.inspection import inspect
 from buildah.manifests import Index, Manifest, Platform, parse
 from buildah.reference import ImageReference
 from buildah.registry import Registry
