@@ -93,7 +93,8 @@ class Reception:
         """
         authorize(caller, Action.CREATE, None)
         self.check_size(upload.length)
-        self._admission.check(upload.metadata, caller)
+        if not upload.partial:
+            self._admission.check(upload.metadata, caller)
         await to_thread.run_sync(self._begin, upload)
         found = await self._look(upload)
         self.announce(found)
@@ -120,16 +121,18 @@ class Reception:
             )
 
     def check_space(
-        self, missing: int, metadata: Mapping[str, str], length: int | None = None
+        self, missing: int, metadata: Mapping[str, str] | None, length: int | None = None
     ) -> None:
         """Refuse an upload that could be stored, but not be worked on. Blocking.
 
-        `missing` bytes are still to come, of `length` (None: all of them).
+        `missing` bytes are still to come, of `length` (None: all of them). Without any metadata
+        (None) nothing is going to follow.
 
         Raises:
             InsufficientStorage: needed and free are in its words.
         """
-        work = self._admission.working_space(metadata, missing if length is None else length)
+        length = missing if length is None else length
+        work = 0 if metadata is None else self._admission.working_space(metadata, length)
         if missing + work > free_bytes(self.store.directory):
             raise insufficient(
                 "take the upload",
@@ -140,7 +143,7 @@ class Reception:
 
     def _begin(self, upload: Upload) -> None:
         # Nothing follows a partial by itself: what is to follow is the final upload's to ask for.
-        self.check_space(upload.length or 0, {} if upload.partial else upload.metadata)
+        self.check_space(upload.length or 0, None if upload.partial else upload.metadata)
         self.store.begin(upload)
 
     async def find(self, upload_id: str, caller: Caller, action: Action) -> Found:
@@ -269,7 +272,7 @@ class Reception:
         self._check_place(amended, offset, declared)
         if upload.length != found.upload.length:
             missing = (upload.length or 0) - amended.offset
-            metadata = {} if upload.partial else upload.metadata
+            metadata = None if upload.partial else upload.metadata
             await to_thread.run_sync(self.check_space, missing, metadata, upload.length)
         if upload != found.upload:
             await to_thread.run_sync(self.store.save, upload, lock.descriptor)

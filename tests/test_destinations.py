@@ -187,23 +187,28 @@ def test_only_kept_archives_are_looked_into_too(serve: Serve, tmp_path: Path) ->
     assert document["archive"]["refused"][0]["code"] == "archive_invalid"
 
 
-def test_a_caller_without_a_destination_must_own_the_default_place(
-    serve: Serve, tmp_path: Path, registry: RunningRegistry
-) -> None:
-    tokens = tmp_path / "tokens.toml"
-    rows = {"all": "place/*", "some": "place/mine/*"}
+def tokens_of(directory: Path, rows: dict[str, str]) -> Path:
+    """A tokens file of callers whose tokens are their names, each with one pattern."""
+    tokens = directory / "tokens.toml"
     tokens.write_text(
         "\n".join(
             f'[[token]]\nname = "{name}"\n'
             f'sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
-            f'repositories = ["{registry.host}/{pattern}"]\n'
+            f'repositories = ["{pattern}"]\n'
             for name, pattern in rows.items()
         )
     )
+    return tokens
+
+
+def test_a_caller_without_a_destination_must_own_the_default_place(
+    serve: Serve, tmp_path: Path, registry: RunningRegistry
+) -> None:
+    rows = {"all": f"{registry.host}/place/*", "some": f"{registry.host}/place/mine/*"}
     server = serve(
         registries=[row(registry)],
         default_repository=f"{registry.host}/place",
-        tokens_file=tokens,
+        tokens_file=tokens_of(tmp_path, rows),
     )
     answers = {
         name: ask(
@@ -256,3 +261,26 @@ def test_a_default_repository_that_makes_no_sense_ends_the_start(tmp_path: Path)
         assert ran.code, ran
         assert "default_repository" in ran.stderr, ran
         assert words in ran.stderr, ran
+
+
+def test_parts_need_no_place_of_their_own(
+    serve: Serve, tmp_path: Path, registry: RunningRegistry
+) -> None:
+    """Only the final upload says, or leaves open, where its image goes."""
+    server = serve(
+        registries=[row(registry)],
+        default_repository=f"{registry.host}/parts",
+        tokens_file=tokens_of(tmp_path, {"some": f"{registry.host}/parts/mine/*"}),
+    )
+    said = {**TUS, "Authorization": "Bearer some"}
+    part = ask(
+        server.port,
+        "POST",
+        "/files/",
+        {**said, "Upload-Length": "0", "Upload-Concat": "partial"},
+    )
+    assert part.status == 201, part
+    final = {**said, "Upload-Concat": f"final;{part['Location']}"}
+    assert ask(server.port, "POST", "/files/", final).status == 403
+    image = metadata(image=f"{registry.host}/parts/mine/app:1")
+    assert ask(server.port, "POST", "/files/", {**final, **image}).status == 201
