@@ -46,6 +46,11 @@ class ArchivedImage:
     linked: bool = False
 
     @property
+    def stored_bytes(self) -> int:
+        """What its layers take where they are."""
+        return sum(span.size for span in self.layers)
+
+    @property
     def storable(self) -> bool:
         """Whether a storage takes it: one platform, and no link.
 
@@ -65,7 +70,7 @@ class ArchivedImage:
         compression: LayerCompression,
     ) -> PushedImage:
         """Push it, as every `ReadyImage`; `progress` counts the layers' bytes as they are read."""
-        total_bytes = sum(span.size for span in self.layers)
+        total_bytes = self.stored_bytes
         meter = Meter(progress, total_bytes)
         positions = ReadPositions(self.layers)
 

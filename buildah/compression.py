@@ -68,6 +68,11 @@ def compression_of(start: bytes) -> Compression:
     return Compression.NONE
 
 
+def allowed_bytes(packed_bytes: int) -> int:
+    """What so many compressed bytes may grow to."""
+    return min(max(_FREE_BYTES, packed_bytes * _HIGHEST_RATIO), _HIGHEST_BYTES)
+
+
 class Unpacked:
     """The bytes of a compressed file, from its beginning to its end, as far as reason goes."""
 
@@ -75,7 +80,7 @@ class Unpacked:
         """Read from `packed`, which has `packed_bytes` and is compressed with `kind`."""
         self._stream = _READERS[kind](packed)
         self._packed_bytes = packed_bytes
-        self._limit_bytes = min(max(_FREE_BYTES, packed_bytes * _HIGHEST_RATIO), _HIGHEST_BYTES)
+        self._limit_bytes = allowed_bytes(packed_bytes)
         self._read_bytes = 0
 
     def read(self, size: int) -> bytes:

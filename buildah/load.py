@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 from buildah.archived import ArchivedImage
-from buildah.command import run
+from buildah.command import Completed, run
+from buildah.compression import allowed_bytes
 from buildah.diagnosis import LOADING, explain
-from buildah.errors import ArchiveCorrupt, ToolFailed
+from buildah.errors import ArchiveCorrupt, ArchiveInvalid, ToolFailed
+from buildah.growth import bounded
 from buildah.progress import FileActivity, Share
 from buildah.push import StoredImage
 from buildah.pushed import Log
@@ -44,12 +46,23 @@ async def load(
             moved_bytes = activity.written_bytes + activity.read_bytes
             share(moved_bytes / 2 / image.layers_bytes)
 
-    completed = await run(
-        ["buildah", *workspace.storage_arguments, "pull", "--quiet", "--", image.name],
+    async def pull() -> Completed:
+        return await run(
+            ["buildah", *workspace.storage_arguments, "pull", "--quiet", "--", image.name],
+            env=workspace.env,
+            cwd=image.directory,
+            on_line=log,
+            watch=watch,
+        )
+
+    completed = await bounded(
+        pull,
+        workspace.root,
+        limit_bytes=allowed_bytes(image.stored_bytes),
+        refuse=lambda used_bytes: ArchiveInvalid(
+            f"{_OPERATION}: layers of {image.stored_bytes} bytes grow to more than {used_bytes}."
+        ),
         env=workspace.env,
-        cwd=image.directory,
-        on_line=log,
-        watch=watch,
     )
     if completed.returncode:
         raise explain(_OPERATION, completed, LOADING)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from buildah import errors
+from buildah import compression, errors
 from buildah.compression import Compression
 from buildah.engine import ENGINES, ready_images
 from buildah.errors import BuildahError
@@ -283,3 +285,69 @@ async def test_skopeo_needs_no_storage(
     assert not workspace.root.exists()
     kept = sum(one.stat().st_size for one in workspace.directory.rglob("*") if is_own(one))
     assert kept < MIB
+
+
+@pytest.mark.parametrize("oci", [False, True])
+async def test_a_layer_that_grows_beyond_reason_is_stopped(
+    oci: bool,
+    workspace: Workspace,
+    plain_registry: RunningRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Zeros, a thousand times what their layer is: a disk that fills would hurt other jobs."""
+    monkeypatch.setattr(compression, "_FREE_BYTES", 64 * MIB)
+    archive = write_bomb(tmp_path / "a", 320 * MIB, oci=oci)
+    journey = Journey("buildah", workspace, plain_registry)
+    with pytest.raises(errors.ArchiveInvalid, match="grow to more than") as refused:
+        await journey.run(archive.path)
+    assert not refused.value.retryable
+    assert plain_registry.tags("team/app") == []
+
+
+def write_bomb(path: Path, size: int, *, oci: bool) -> Archive:
+    """An image whose one layer is small, and is not when it is unpacked."""
+    layer, plain = path.with_name("layer.gz"), hashlib.sha256()
+    header = tarfile.TarInfo("zeros")
+    header.size = size
+    with gzip.open(layer, "wb") as out:
+        for chunk in (
+            header.tobuf(tarfile.GNU_FORMAT),
+            *itertools.repeat(bytes(16 * MIB), size // (16 * MIB)),
+            bytes(1024),
+        ):
+            out.write(chunk)
+            plain.update(chunk)
+    packed = layer.read_bytes()
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{plain.hexdigest()}"]},
+        }
+    ).encode()
+    image_id = hashlib.sha256(config).hexdigest()
+    with tarfile.open(path, "w") as tar:
+        if oci:
+            write_layout(tar, config, packed)
+        else:
+            add_file(tar, "layer.tar", packed)
+            add_file(tar, f"{image_id}.json", config)
+            listed = [{"Config": f"{image_id}.json", "RepoTags": ["a:1"], "Layers": ["layer.tar"]}]
+            add_file(tar, "manifest.json", json.dumps(listed).encode())
+    return Archive(path, image_id, "a:1")
+
+
+def write_layout(tar: tarfile.TarFile, config: bytes, layer: bytes) -> None:
+    def blob(kind: str, data: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        add_file(tar, f"blobs/sha256/{digest}", data)
+        media_type = f"application/vnd.oci.image.{kind}"
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    rows = [blob("config.v1+json", config), blob("layer.v1.tar+gzip", layer)]
+    manifest = {"schemaVersion": 2, "config": rows[0], "layers": rows[1:]}
+    row = blob("manifest.v1+json", json.dumps(manifest).encode())
+    add_file(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [row]}).encode())
+    add_file(tar, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
