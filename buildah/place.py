@@ -15,7 +15,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from buildah.environment import PATH
@@ -56,13 +56,17 @@ for where in reference .; do
     : >"$where/merged/file" || exit "$status"
 done
 """
-_NOT_PERMITTED, _NOT_HERE = 3, 4
+_NOT_HERE = 4
+
+# What is said where it does not work, and how it is tried.
+_Trial = tuple[str, Callable[[Path], bool]]
 
 
-def require_suitable(directory: Path, storage_driver: str) -> None:
+def require_suitable(directory: Path, storage_driver: str | None) -> None:
     """Try out whether container storage of that driver can live below a directory. Blocking.
 
-    It takes a few milliseconds on a local disk; with `overlay`, some tens more.
+    With None there is no storage, only what is unpacked on the way to a registry. It takes a few
+    milliseconds on a local disk; with `overlay`, some tens more.
 
     Raises:
         OverlayNotPermitted: this process may not mount an overlay anywhere.
@@ -71,10 +75,10 @@ def require_suitable(directory: Path, storage_driver: str) -> None:
     """
     directory = directory.resolve()
     mounted = mounts()
-    refuse_unsuitable(directory, storage_driver, mounted)
+    refuse_unsuitable(directory, storage_driver or "vfs", mounted)
     scratch = Path(tempfile.mkdtemp(prefix=".storage-trial-", dir=directory))
     try:
-        for lacking in _lacking(scratch):
+        for lacking in _lacking(scratch, _TRIALS if storage_driver else _FEW_TRIALS):
             raise StorageUnsuitable(
                 f"Trying out {directory}: its file system, {_name(directory, mounted)}, cannot "
                 f"hold images: {lacking}."
@@ -131,18 +135,8 @@ def _name(directory: Path, mounted: list[Mount]) -> str:
     return f"fuse ({holder.source})" if holder.filesystem == "fuse" else holder.filesystem
 
 
-def _lacking(scratch: Path) -> Iterator[str]:
+def _lacking(scratch: Path, trials: Iterable[_Trial]) -> Iterator[str]:
     """What is tried and does not work, in the words of a person."""
-    trials: tuple[tuple[str, Callable[[Path], bool]], ...] = (
-        ("names there do not tell upper case from lower case", _tells_case),
-        ("there are no hard links", _links),
-        ("there are no symbolic links", _symlinks),
-        ("there are no named pipes", _pipes),
-        ("directories cannot be renamed", _renames),
-        ("permissions are not kept", _keeps_modes),
-        ("files cannot be given to another owner", _keeps_owners),
-        ("files cannot be locked", _locks),
-    )
     (scratch / "file").write_bytes(b"data")
     for words, trial in trials:
         try:
@@ -207,6 +201,21 @@ def _locks(scratch: Path) -> bool:
     with (scratch / "file").open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True
+
+
+_FEW_TRIALS: tuple[_Trial, ...] = (
+    ("there are no symbolic links", _symlinks),
+    ("files cannot be locked", _locks),
+)
+_TRIALS = (
+    ("names there do not tell upper case from lower case", _tells_case),
+    ("there are no hard links", _links),
+    ("there are no named pipes", _pipes),
+    ("directories cannot be renamed", _renames),
+    ("permissions are not kept", _keeps_modes),
+    ("files cannot be given to another owner", _keeps_owners),
+    *_FEW_TRIALS,
+)
 
 
 def _try_overlay(scratch: Path, directory: Path, name: str) -> None:

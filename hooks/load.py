@@ -142,7 +142,9 @@ class LoadImage:
         return wanted
 
     def _open_workspace(self, job_id: str) -> Workspace:
-        return Workspace.open(self._jobs_dir, job_id, storage_driver=self._budget.storage_driver)
+        # An engine without a storage must not be refused for what only a storage lacks.
+        driver = self._budget.storage_driver if self._engine.loads else "vfs"
+        return Workspace.open(self._jobs_dir, job_id, storage_driver=driver)
 
     def _check_space(self, opened: OpenedArchive) -> None:
         needed_bytes = self._budget.needed_bytes(opened.plain_bytes, layout=opened.is_layout)

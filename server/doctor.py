@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from buildah.engine import ENGINES
 from server.checkup import place, programs, reach
 from server.checkup.check import Check
 from server.settings import Settings
@@ -34,7 +35,8 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield from programs.programs()
     yield programs.redis(settings.redis_url)
     yield programs.open_files()
-    yield from place.place(settings.data_dir, settings.storage_driver)
+    loads = ENGINES[settings.engine].loads
+    yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
     if not settings.registries:
         yield reach.no_registry()
     for row in settings.registries:

@@ -247,8 +247,9 @@ def require_storage(settings: Settings) -> None:
     Raises:
         SettingsError: it cannot; its name is in the words.
     """
+    driver = settings.storage_driver if ENGINES[settings.engine].loads else None
     try:
-        require_suitable(settings.data_dir / JOBS, settings.storage_driver)
+        require_suitable(settings.data_dir / JOBS, driver)
     except OverlayNotPermitted as error:
         logger.warning("no image can be loaded here: %s %s", error.message, error.hint)
     except StorageUnsuitable as error:

@@ -209,6 +209,7 @@ def test_the_storage_driver_that_is_set_is_tried(tmp_path: Path) -> None:
     overlay = found(settings(tmp_path, storage_driver="overlay"))["storage driver overlay"]
     assert overlay.ok, overlay
     assert found(settings(tmp_path, storage_driver="vfs"))["storage driver vfs"].ok
+    assert found(settings(tmp_path, engine="skopeo"))["job directories"].ok
 
 
 def rows_in(tmp_path: Path, *prefix: str) -> dict[str, dict[str, Any]]:

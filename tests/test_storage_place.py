@@ -74,6 +74,22 @@ def test_one_in_user_space_that_lacks_nothing_is_taken_by_vfs_and_not_by_overlay
 
 
 @needs_root
+def test_an_engine_without_a_storage_needs_less(tmp_path: Path) -> None:
+    """No overlay, no owners: it unpacks layouts, and no layers."""
+    lacks = {"hard links", "named pipes", "owners", "modes"}
+    settings = {"TUSBOAT_PORT": "0", "TUSBOAT_DATA_DIR": str(tmp_path / "mount" / "data")}
+    with mounted(tmp_path / "mount", kind="fuse.newfs", lacks=lacks) as there:
+        require_suitable(there, None)
+        ran = run_tusboat(tmp_path, "serve", env=settings)
+        assert ran.code == 2, ran
+    with (
+        mounted(tmp_path / "mount2", kind="fuse.newfs", lacks={"symbolic links"}) as there,
+        pytest.raises(StorageUnsuitable, match="symbolic links"),
+    ):
+        require_suitable(there, None)
+
+
+@needs_root
 @pytest.mark.parametrize(
     ("kind", "source", "name"),
     [

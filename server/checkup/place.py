@@ -22,7 +22,7 @@ from server.space import GIB, MIB, free_bytes, reserve
 COMFORTABLE_BYTES = 60 * GIB
 
 
-def place(data_dir: Path, storage_driver: str) -> Iterator[Check]:
+def place(data_dir: Path, storage_driver: str | None) -> Iterator[Check]:
     """The directory where data would lie, or where it would be made."""
     there = data_dir.absolute()
     try:
@@ -89,8 +89,8 @@ def _file_system(directory: Path) -> str:
     return f"{holder.filesystem} at {holder.path}"
 
 
-def _storage(directory: Path, driver: str) -> Check:
-    """Whether a job could keep its image there with this storage driver."""
+def _storage(directory: Path, driver: str | None) -> Check:
+    """Whether a job could keep its image there with this storage driver, or work without one."""
     how_to_get = ""
     try:
         require_suitable(directory, driver)
@@ -102,4 +102,5 @@ def _storage(directory: Path, driver: str) -> Check:
         root = os.geteuid() == 0
         mounts_it = "mounts as root" if root else "mounts in a user namespace"
         ok, found = True, mounts_it if driver == "overlay" else "needs no mounts"
-    return Check(f"storage driver {driver}", ok, found, "loading images", how_to_get)
+    name = f"storage driver {driver}" if driver else "job directories"
+    return Check(name, ok, found, "loading images", how_to_get)
