@@ -17,7 +17,8 @@ from buildah.errors import ArchiveError, ArchiveInvalid, ArchiveNoImage
 from buildah.layouts import docker_images, oci_images
 from buildah.selection import check_whole
 
-_BUILD_FILES = ("Containerfile", "Dockerfile")
+# In this order, as buildah looks for them.
+BUILD_FILES = ("Containerfile", "Dockerfile")
 # In this order: podman adds links like docker's own names.
 _DOCKER_NAMES = (
     (re.compile(r"sha256:[0-9a-f]{64}"), Writer.CRANE),
@@ -43,7 +44,7 @@ def inspect(path: Path, report: Report = lambda _: None) -> Contents:
         images = _images(table, form)
         writer = _writer(table, form)
     refusals = tuple(_refusals(form, images))
-    notes = tuple(_notes(images))
+    notes = tuple(_notes(form, images))
     return Contents(path.stat().st_size, kind, form, writer, images, refusals, notes)
 
 
@@ -55,7 +56,7 @@ def _format(table: Catalog) -> Format:
         return Format.DOCKER
     if oci:
         return Format.OCI
-    if any(table.find(name) for name in _BUILD_FILES):
+    if any(table.find(name) for name in BUILD_FILES):
         return Format.BUILD_CONTEXT
     if not table.entries:
         raise ArchiveInvalid("Reading the archive: it is empty.")
@@ -94,10 +95,7 @@ def _writer(table: Catalog, form: Format) -> Writer:
 
 def _refusals(form: Format, images: tuple[Image, ...]) -> Iterator[Refusal]:
     """What loading would say, and what is missing."""
-    if form is Format.BUILD_CONTEXT:
-        hint = "It is a build context: build it, and send the image."
-        yield _refusal(ArchiveNoImage(_NOTHING, hint=hint))
-    elif not images:
+    if not images and form is not Format.BUILD_CONTEXT:
         yield _refusal(ArchiveNoImage("Reading the archive: its list of images is empty."))
     for image in images:
         try:
@@ -110,7 +108,9 @@ def _refusal(error: ArchiveError) -> Refusal:
     return Refusal(error.code, error.message, error.hint)
 
 
-def _notes(images: tuple[Image, ...]) -> Iterator[str]:
+def _notes(form: Format, images: tuple[Image, ...]) -> Iterator[str]:
+    if form is Format.BUILD_CONTEXT:
+        yield "a build context: built where the server's setting `builds` allows it, else refused"
     if len(images) > 1:
         yield "several images: each goes under its own tag, unless `ref` chooses one"
     for image in images:

@@ -13,20 +13,23 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Signatures are not checked here: what may be pushed was decided before. A machine need not have
 # a policy of its own.
-_POLICY = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
+ANYTHING = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
+# For a program that does what a stranger wrote: no image may come from anywhere.
+NOTHING = json.dumps({"default": [{"type": "reject"}]})
 # No short names, and no rewriting of one registry's name into another's.
 _REGISTRIES = "unqualified-search-registries = []\n"
 
 
-def tool_environment(home: Path, tmp: Path) -> dict[str, str]:
+def tool_environment(home: Path, tmp: Path, policy: str = ANYTHING) -> dict[str, str]:
     """The whole environment of a tool, whose configuration is written below `home`.
 
-    Both directories must exist. Credentials are found nowhere but in the authfile that is named
-    on the command line, since the default places are below `home` too.
+    `policy` says where images may come from. Both directories must exist. Credentials are found
+    nowhere but in the authfile that is named on the command line, since the default places are
+    below `home` too.
     """
     configuration = home / ".config" / "containers"
     configuration.mkdir(parents=True, exist_ok=True)
-    (configuration / "policy.json").write_text(_POLICY)
+    (configuration / "policy.json").write_text(policy)
     registries = configuration / "registries.conf"
     registries.write_text(_REGISTRIES)
     return {

@@ -11,7 +11,16 @@
     │   ├── ArchiveNoImage          an archive without an image in it
     │   ├── ArchiveNotChosen        it does not say clearly which image goes where
     │   ├── ArchiveIncomplete       some platforms of an image are named, and not in it
-    │   └── ArchiveCorrupt          a layer is missing, or not what its digest says
+    │   ├── ArchiveCorrupt          a layer is missing, or not what its digest says
+    │   └── ContextInvalid          a build context with something in it that may not be there
+    ├── BuildError
+    │   ├── BuildsOff               the operator has not turned builds on
+    │   ├── BuildFailed             a step of the Containerfile failed
+    │   ├── BuildTimedOut           it took too long
+    │   ├── BuildTooBig             it took too much disk
+    │   ├── BuildUnsafe             this machine cannot shut a build in
+    │   ├── BaseImageRefused        a base image that may not be used
+    │   └── BaseImageMissing        the registry does not have it (for that platform)
     ├── RegistryError               the registry answered 5xx, or cut the line
     │   ├── RegistryUnauthorized    no user, or the wrong one
     │   ├── RegistryForbidden       the user may not
@@ -136,6 +145,75 @@ class ArchiveCorrupt(ArchiveError):
 
     code = "archive_corrupt"
     advice = "The file was damaged before it was sent: save the image again."
+
+
+class ContextInvalid(ArchiveError):
+    """A build context with something in it that may not be there."""
+
+    code = "context_invalid"
+    advice = (
+        "A build context is a tar of regular files, directories and links within it, with a "
+        "Containerfile or Dockerfile at its top."
+    )
+
+
+class BuildError(BuildahError):
+    """A build context did not become an image."""
+
+
+class BuildsOff(BuildError):
+    """The operator has not turned builds on."""
+
+    code = "builds_off"
+    advice = "Build the image yourself and send it, or ask the operator for the setting `builds`."
+
+
+class BuildFailed(BuildError):
+    """A step of the Containerfile failed: it would fail again."""
+
+    code = "build_failed"
+    advice = "The job's log has what the step said; correct the context and send it again."
+
+
+class BuildTimedOut(BuildError):
+    """The build took too long."""
+
+    code = "build_timed_out"
+    advice = "Make it shorter, or ask the operator for more `build_timeout_minutes`."
+
+
+class BuildTooBig(BuildError):
+    """The build took too much disk."""
+
+    code = "build_too_big"
+    advice = "Make it smaller, or ask the operator for more `build_max_size`."
+
+
+class BuildUnsafe(BuildError):
+    """This machine cannot shut a build in, so nothing is built."""
+
+    code = "build_unsafe"
+    advice = (
+        "The worker needs `unshare` and `mount` (util-linux), and root or subordinate ids with "
+        "user namespaces; without network for builds, a network namespace too."
+    )
+
+
+class BaseImageRefused(BuildError):
+    """A base image that may not be used here, or that is not named in full."""
+
+    code = "base_image_refused"
+    advice = (
+        "Name it in full (`registry.example.com/team/base:tag`); the operator's setting "
+        "`build_base_images` says which are allowed."
+    )
+
+
+class BaseImageMissing(BuildError):
+    """The registry does not have the base image, or not for that platform."""
+
+    code = "base_image_missing"
+    advice = "Check the name and the tag, and for which platforms that image exists."
 
 
 class RegistryError(BuildahError):

@@ -30,7 +30,7 @@ from buildah.workspace import Workspace
 
 # buildah writes each layer to tmp/N, and reads it back from there to compress and send it; newer
 # versions to tmp/container_images_N, which has lost its name by then.
-_LAYER_FILES = re.compile(r"\d+|container_images_\d+( \(deleted\))?")
+LAYER_FILES = re.compile(r"\d+|container_images_\d+( \(deleted\))?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class StoredImage:
         """
         total_bytes = await anyio.to_thread.run_sync(layers_bytes, workspace, self.image_id)
         meter = Meter(progress, total_bytes)
-        activity = FileActivity(workspace.tmp, _LAYER_FILES)
+        activity = FileActivity(workspace.tmp, LAYER_FILES)
 
         def watch(pgid: int) -> None:
             activity.scan(pgid)

@@ -106,6 +106,15 @@ class Registries:
                 raise ValueError(f"registry {host!r} is configured twice")
             self._rows[host] = row
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of all of them, in lower case."""
+        return tuple(self._rows)
+
+    def at(self, host: str) -> Registry | None:
+        """The registry of that host, whatever may be pushed there."""
+        return self._rows.get(host)
+
     def find(self, reference: ImageReference) -> Registry:
         """The registry of a destination; its host must be the configured one, port and all.
 

@@ -25,6 +25,7 @@ _REGULAR = frozenset(b"\x0007")
 _HEADER_ONLY = frozenset(b"123456")
 _LINKS = frozenset(b"12")
 _SYMBOLIC = ord("2")
+_PERMISSIONS = 0o777
 _PAX, _LONG_NAME, _LONG_TARGET, _SPARSE = b"xLKS"
 # They describe the next entry; of the global one (g) nothing is used.
 _EXTENDED = frozenset(b"xgLK")
@@ -41,7 +42,8 @@ class TarTruncated(TarError):
 class Entry(NamedTuple):
     """One entry: its name without `./` at the front, and where its bytes are (regular files).
 
-    `target` is the name of the entry that a link means.
+    `target` is the name of the entry that a link means. `kind` is the byte of its header that says
+    what it is, `link` a link's own words, `mode` its permissions, `modified` POSIX seconds.
     """
 
     name: str
@@ -49,6 +51,10 @@ class Entry(NamedTuple):
     size: int
     regular: bool
     target: str | None = None
+    kind: int = 0
+    link: str | None = None
+    mode: int = 0o644
+    modified: int = 0
 
 
 class Source(Protocol):
@@ -119,8 +125,13 @@ def entries_of(source: Source) -> Iterator[Entry]:
         name = overrides.name or _name(header)
         name = posixpath.normpath(name)
         target = overrides.target or _text(header[157:257].split(b"\0")[0])
-        linked = _target(kind, name, target) if kind in _LINKS else None
-        yield Entry(name, start, size, kind in _REGULAR, linked)
+        linked, words = None, None
+        if kind in _LINKS:
+            linked, words = _target(kind, name, target), target
+        mode = _number_or(0o644, header[100:108]) & _PERMISSIONS
+        modified = _number_or(0, header[136:148])
+        regular = kind in _REGULAR
+        yield Entry(name, start, size, regular, linked, kind, words, mode, modified)
         overrides = _Overrides()
     raise TarError(f"it has more than {_ENTRIES} entries")
 
@@ -197,6 +208,14 @@ def _number(field: bytes) -> int:
         return int(digits or b"0", 8)
     except ValueError:
         raise TarError("a header has a field that is no number") from None
+
+
+def _number_or(default: int, field: bytes) -> int:
+    """What a field says that no image archive is judged by."""
+    try:
+        return _number(field)
+    except TarError:
+        return default
 
 
 def _decimal(digits: bytes) -> int:

@@ -1,0 +1,324 @@
+"""Builds an image from a stranger's context, and sends it to a registry.
+
+Knows: `buildah build`, one run for each platform; the limits of a build.
+Must not know: how a context came here, who wants the image, how a build is shut in.
+
+Base images are pulled before, by us; the build itself has no credentials, may pull nothing from
+anywhere, and runs in a sandbox. See `sandbox.py` for why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio import from_thread
+
+from buildah.bases import Base, BaseImages, pull
+from buildah.built import BuiltImage
+from buildah.command import Completed, run
+from buildah.containerfile import base_images
+from buildah.context import Context
+from buildah.diagnosis import explain
+from buildah.environment import NOTHING, tool_environment
+from buildah.errors import (
+    BaseImageRefused,
+    BuildahError,
+    BuildError,
+    BuildFailed,
+    BuildTimedOut,
+    BuildTooBig,
+    StorageFull,
+    ToolFailed,
+)
+from buildah.push import StoredImage
+from buildah.pushed import Log
+from buildah.removal import remove_tree
+from buildah.sandbox import IdRange, id_range, refuse_unsafe, sandboxed
+from buildah.sizes import GIB, KIB
+from buildah.transcript import Transcript
+from buildah.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Note = Callable[[str], None]
+
+_OPERATION = "Building the image"
+_DIRECTORY = "build"
+_MEASURE_SECONDS = 1.0
+_FREE_INODES = 0.02
+_WORDS_LINES = 3
+_WORDS_CHARS = 400
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+_IMAGE_ID = re.compile(r"sha256:([0-9a-f]{64})")
+# What buildah prints of its own inside, two kilobytes each time.
+_REQUEST = re.compile(r"copier\.request\{.*?RemoveOptions:[^}]*\}\}: ")
+_DU = re.compile(r"(\d+)\s")
+_STEP = re.compile(r"STEP \d+/\d+: .*")
+_NOT_OF_A_STEP = re.compile(r"STEP \d+/\d+: |^subprocess exited with |level=(error|warn)")
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_NOT_KNOWN = re.compile(r"image not known|rejected by policy|no stage or image found")
+# What a step itself says is a hint, not a proof: it may say anything.
+_HINTS = (
+    (
+        re.compile(r"exec format error", re.IGNORECASE),
+        "A RUN step for another architecture needs an emulator on the worker (qemu-user-static "
+        "with binfmt); COPY alone does not.",
+    ),
+    (
+        _NO_SPACE,
+        "A step found no room: in the worker's data directory, or in the 64 MiB of /dev/shm.",
+    ),
+    (
+        re.compile(r"network is unreachable|could not resolve|name resolution", re.IGNORECASE),
+        "Builds have no network here: put what a step needs into the context or the base image, "
+        "or ask the operator for the setting `build_network`.",
+    ),
+)
+# A fork bomb ends at its limit; without CAP_SYS_CHROOT no step leaves its directory.
+_CONFINEMENT = (
+    *("--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT", "--http-proxy=false"),
+    *("--ulimit=nproc=4096:4096", "--ulimit=core=0:0"),
+)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build may use.
+
+    `platforms` are `os/architecture[/variant]`, none means this machine's; `network` lets the
+    steps use the machine's network; `jobs` is how many stages run at once; `size_bytes` bounds what
+    the workspace may hold.
+    """
+
+    bases: BaseImages
+    platforms: tuple[str, ...] = ()
+    network: bool = False
+    jobs: int = 1
+    timeout_seconds: float = 3600.0
+    size_bytes: int = 20 * GIB
+
+
+async def build(
+    context: Context, workspace: Workspace, options: BuildOptions, *, note: Note, log: Log
+) -> BuiltImage:
+    """Build for each platform. Only when that succeeds is the context removed.
+
+    `note` gets the step that runs, `log` what the steps say, both on the event loop.
+
+    Raises:
+        BuildError: it did not become an image; the subclass says why.
+        RegistryError: a base image's registry cannot be asked; the subclass says why.
+        StorageFull: there is no room in the workspace.
+        ToolError: a program is missing, or failed in a way that is not known here.
+    """
+    directory = workspace.directory / _DIRECTORY
+    building = _Build(context, workspace, options, note, log)
+    try:
+        with anyio.move_on_after(options.timeout_seconds):
+            image = await building.within_size()
+            await anyio.to_thread.run_sync(remove_tree, context.directory)
+            return image
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(remove_tree, directory)
+    raise BuildTimedOut(f"{_OPERATION}: it took more than {options.timeout_seconds:g} s.")
+
+
+def this_platform() -> str:
+    """`os/architecture` of this machine, as images call it."""
+    machine = platform.machine()
+    return f"linux/{_MACHINES.get(machine, machine)}"
+
+
+def entering() -> tuple[str, ...]:
+    """The command through which a program gets root's powers, over our own files only."""
+    return () if os.geteuid() == 0 else ("buildah", "unshare", "--")
+
+
+class _Build:
+    """One build. Used once."""
+
+    def __init__(
+        self, context: Context, workspace: Workspace, options: BuildOptions, note: Note, log: Log
+    ) -> None:
+        self._context = context
+        self._workspace = workspace
+        self._options = options
+        self._note = note
+        self._log = log
+        self._directory = workspace.directory / _DIRECTORY
+        self._list_name = f"localhost/build-{secrets.token_hex(8)}"
+        self._entering = entering()
+        self._refusal: BuildError | None = None
+
+    async def within_size(self) -> BuiltImage:
+        """Build, and stop as soon as it takes too much disk."""
+        images: list[StoredImage] = []
+        failure: BuildahError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hold_size, tasks.cancel_scope)
+            try:
+                images = await self._for_each_platform()
+            except BuildahError as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if self._refusal or failure:
+            raise self._refusal or failure  # type: ignore[misc]
+        return BuiltImage(tuple(images), self._list_name)
+
+    async def _for_each_platform(self) -> list[StoredImage]:
+        text = await anyio.to_thread.run_sync(lambda: self._context.text)
+        platforms = self._options.platforms or (this_platform(),)
+        bases = {one: self._bases(text, one) for one in platforms}
+        ids = await id_range(self._entering, self._workspace.env)
+        await self._remove_containers()
+        images = []
+        for one in platforms:
+            for base in bases[one]:
+                self._note(f"pulling {base.source}")
+                await pull(base, self._workspace, log=self._log)
+            images.append(StoredImage(await self._build(one, ids), one))
+        return images
+
+    async def _remove_containers(self) -> None:
+        """A build that failed leaves the container of its step, and so what made the disk full."""
+        await run(
+            ["buildah", *self._workspace.storage_arguments, "rm", "--all"],
+            env=self._workspace.env,
+            on_line=self._log,
+        )
+
+    def _bases(self, text: str, platform: str) -> list[Base]:
+        named = base_images(text, platform, this_platform())
+        found = [self._options.bases.find(one, platform) for one in named]
+        for base in found:
+            if any(base.source == one.source and base != one for one in found):
+                raise BaseImageRefused(
+                    f"{_OPERATION}: it starts from {base.source} for two platforms at once.",
+                    hint="Name one of the two by its digest, or build for each platform alone.",
+                )
+        return found
+
+    async def _build(self, platform: str, ids: IdRange) -> str:
+        """One run of buildah; the image's id."""
+        log, mount_point, image_id = (self._directory / name for name in ("log", "root", "id"))
+        env = await anyio.to_thread.run_sync(self._prepare)
+        several = len(self._options.platforms) > 1
+        argv = [
+            *("buildah", *self._workspace.storage_arguments, "build", *_CONFINEMENT),
+            *(*ids.arguments, "--pull=never", "--retry=0", f"--jobs={self._options.jobs}"),
+            *("--no-cache", f"--platform={platform}", f"--iidfile={image_id}"),
+            *((f"--manifest={self._list_name}",) if several else ()),
+            f"--file={self._context.directory / self._context.build_file}",
+            str(self._context.directory),
+        ]
+        transcript = Transcript(log, lambda line: from_thread.run_sync(self._said, line))
+        completed = await run(
+            [
+                *self._entering,
+                *sandboxed(
+                    argv,
+                    mount_point=mount_point,
+                    log=log,
+                    directories=[
+                        *(self._workspace.root, self._workspace.runroot),
+                        *(self._directory, self._context.directory),
+                    ],
+                    network=self._options.network,
+                ),
+            ],
+            env=env,
+            on_line=self._log,
+            watch=lambda _pgid: transcript.read(),
+        )
+        await anyio.to_thread.run_sync(transcript.end)
+        if completed.returncode:
+            await refuse_unsafe(completed, log)
+            raise await anyio.to_thread.run_sync(self._failure, completed, transcript.tail)
+        found = _IMAGE_ID.fullmatch(await anyio.to_thread.run_sync(image_id.read_text))
+        if found is None:
+            raise ToolFailed(f"{_OPERATION}: buildah named no image.")
+        return found[1]
+
+    def _prepare(self) -> dict[str, str]:
+        """Fresh directories for one run. Mapped users pass through those of them with 0711."""
+        remove_tree(self._directory)
+        home, tmp = self._directory / "home", self._directory / "tmp"
+        for directory in (self._workspace.root, self._workspace.runroot):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self._directory, tmp):
+            directory.mkdir()
+            directory.chmod(0o711)
+        for directory in (home, self._directory / "root"):
+            directory.mkdir(mode=0o700)
+        storage = "CONTAINERS_STORAGE_CONF"
+        shutil.copyfile(self._workspace.env[storage], home / "storage.conf")
+        return {**tool_environment(home, tmp, NOTHING), storage: str(home / "storage.conf")}
+
+    def _said(self, line: str) -> None:
+        self._log(line)
+        if step := _STEP.search(line):
+            self._note(step[0])
+
+    def _failure(self, completed: Completed, tail: list[str]) -> BuildahError:
+        if completed.returncode < 0:
+            return explain(_OPERATION, completed, ())
+        said, error = _split(tail)
+        words = error[:_WORDS_CHARS]
+        if _NO_SPACE.search(error):
+            return StorageFull(f"{_OPERATION}: there is no room left in the job's directory.")
+        if _NOT_KNOWN.search(error):
+            return BaseImageRefused(f"{_OPERATION}: {words}.")
+        said = [line for line in said if not _NOT_OF_A_STEP.search(line)][-_WORDS_LINES:]
+        about = f"; it said: {' / '.join(said)[-_WORDS_CHARS:]}" if said else ""
+        hints = (hint for symptom, hint in _HINTS if symptom.search("\n".join(tail)))
+        return BuildFailed(f"{_OPERATION}: {words}{about}.", hint=next(hints, None))
+
+    async def _hold_size(self, scope: anyio.CancelScope) -> None:
+        """Look again and again how much disk the workspace has; end the scope if it is too much."""
+        limit_bytes, directory = self._options.size_bytes, self._workspace.directory
+        while True:
+            # As whoever may look into directories of the build's own users.
+            completed = await run(
+                [*self._entering, "du", "-sk", str(directory)],
+                env=self._workspace.env,
+                on_line=lambda line: logger.debug("du: %s", line),
+            )
+            found = _DU.match(completed.stdout.decode(errors="replace"))
+            used_bytes = int(found[1]) * KIB if found else 0
+            if used_bytes > limit_bytes:
+                self._refusal = BuildTooBig(
+                    f"{_OPERATION}: it takes {used_bytes} bytes of disk, at most {limit_bytes} "
+                    "are allowed."
+                )
+            elif await anyio.to_thread.run_sync(_inodes_run_out, directory):
+                self._refusal = BuildTooBig(f"{_OPERATION}: it makes more files than there may be.")
+            if self._refusal:
+                scope.cancel()
+            await anyio.sleep(_MEASURE_SECONDS)
+
+
+def _split(tail: list[str]) -> tuple[list[str], str]:
+    """What was said before the program's own error, and that error, all its lines."""
+    for index in range(len(tail) - 1, -1, -1):
+        if tail[index].startswith("Error: "):
+            error = " ".join(line.strip() for line in tail[index:])
+            return tail[:index], _REQUEST.sub("", error.removeprefix("Error: "))
+    return tail[:-1], (tail or ["it said nothing"])[-1]
+
+
+def _inodes_run_out(directory: Path) -> bool:
+    """Whether the file system counts its files, and has hardly any left to give."""
+    facts = os.statvfs(directory)
+    return facts.f_favail < facts.f_files * _FREE_INODES
