@@ -19,13 +19,13 @@ from buildah.command import run
 from buildah.containerfile import BaseImage
 from buildah.diagnosis import REACHING, explain, last_words
 from buildah.errors import BaseImageMissing, BaseImageRefused, InvalidReference
+from buildah.platforms import is_platform
 from buildah.pushed import Log
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry
 from buildah.workspace import Workspace
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}/[a-z0-9_.-]{1,32}(/[a-z0-9_.-]{1,32})?")
 _DOCKER_HUB = "docker.io"
 _ABSENT = re.compile(
     r"manifest unknown|name unknown|repository name not known|StatusCode: 404"
@@ -70,7 +70,7 @@ class BaseImages:
         except InvalidReference as error:
             raise BaseImageRefused(f"{subject}: {error.message}") from error
         wanted = image.platform or platform
-        if not _PLATFORM.fullmatch(wanted):
+        if not is_platform(wanted):
             raise BaseImageRefused(f"{subject}: its platform {wanted[:80]!r} is none.")
         host, repository = reference.host, reference.repository
         if host == _DOCKER_HUB and "/" not in repository:

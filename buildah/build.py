@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -40,6 +39,7 @@ from buildah.errors import (
     StorageFull,
     ToolFailed,
 )
+from buildah.platforms import this_platform
 from buildah.push import StoredImage
 from buildah.pushed import Log
 from buildah.removal import remove_tree
@@ -59,7 +59,6 @@ _FREE_INODES = 0.02
 _WORDS_LINES = 3
 _WORDS_CHARS = 400
 
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
 _IMAGE_ID = re.compile(r"sha256:([0-9a-f]{64})")
 # What buildah prints of its own inside, two kilobytes each time.
 _REQUEST = re.compile(r"copier\.request\{.*?RemoveOptions:[^}]*\}\}: ")
@@ -133,12 +132,6 @@ async def build(
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(remove_tree, directory)
     raise BuildTimedOut(f"{_OPERATION}: it took more than {options.timeout_seconds:g} s.")
-
-
-def this_platform() -> str:
-    """`os/architecture` of this machine, as images call it."""
-    machine = platform.machine()
-    return f"linux/{_MACHINES.get(machine, machine)}"
 
 
 def entering() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
     BuildahError
     ├── InvalidReference            a destination cannot be parsed
+    │   └── InvalidPlatform         nor can a platform
     ├── DestinationRefused
     │   ├── RegistryNotAllowed      the registry is not on the list
     │   └── RepositoryNotAllowed    the registry is, this repository is not
@@ -75,6 +76,13 @@ class InvalidReference(BuildahError):
 
     code = "invalid_reference"
     advice = "Write it like harbor.example.com/team/name:tag."
+
+
+class InvalidPlatform(InvalidReference):
+    """What should be a platform is none."""
+
+    code = "invalid_platforms"
+    advice = "Write them like linux/amd64,linux/arm64."
 
 
 class DestinationRefused(BuildahError):

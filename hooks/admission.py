@@ -17,6 +17,7 @@ from buildah.errors import (
     RegistryNotAllowed,
     RepositoryNotAllowed,
 )
+from buildah.platforms import parse_platforms, this_platform
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry, resolve
 from hooks.budget import Budget
@@ -61,6 +62,7 @@ class Admission:
         """
         _check_compression(metadata.get("compression"))
         _check_flag("allow_partial", metadata.get("allow_partial"))
+        _check_platforms(metadata.get("platforms"))
         image = metadata.get("image")
         if image is None:
             if self.default_repository:
@@ -151,6 +153,13 @@ def _check_flag(name: str, value: str | None) -> None:
             f"{name} {value!r} is neither true nor false",
             "Say `true`, or leave it out.",
         )
+
+
+def _check_platforms(platforms: str | None) -> None:
+    try:
+        parse_platforms(platforms or this_platform())
+    except InvalidReference as error:
+        raise InvalidImage(error.code, error.message, error.hint) from error
 
 
 def _parse(image: str) -> ImageReference:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from buildah.platforms import parse_platforms
 from buildah.reference import ImageReference
 from hooks.ports import FinishedUpload
 
@@ -21,7 +22,8 @@ class Job:
 
     `image` is None for an upload whose images go under their own names, or that is only verified
     and kept; `compression` for one whose layers are compressed as the settings say; `ref` for one
-    that means all images of its archive.
+    that means all images of its archive; `platforms` are those to build for
+    (none: the worker's own).
     """
 
     id: str
@@ -34,14 +36,16 @@ class Job:
     compression: str | None = None
     ref: str | None = None
     allow_partial: bool = False
+    platforms: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, upload: FinishedUpload) -> Self:
         """The job that an upload asks for.
 
         Raises:
-            buildah.errors.BuildahError: the destination cannot be parsed.
+            buildah.errors.InvalidReference: the destination or a platform cannot be parsed.
         """
+        platforms = upload.metadata.get("platforms")
         image = upload.metadata.get("image")
         return cls(
             id=upload.id,
@@ -54,4 +58,5 @@ class Job:
             compression=upload.metadata.get("compression") or None,
             ref=upload.metadata.get("ref") or None,
             allow_partial=upload.metadata.get("allow_partial") == "true",
+            platforms=parse_platforms(platforms) if platforms else (),
         )

@@ -16,8 +16,10 @@ import anyio.to_thread
 from anyio import from_thread
 
 from buildah.archive import inspect
+from buildah.contents import Format
+from buildah.context import unpack_context
 from buildah.engine import Engine, ready_images
-from buildah.errors import ArchiveError, BuildahError
+from buildah.errors import ArchiveError, ArchiveNotChosen, BuildahError, BuildsOff
 from buildah.opening import OpenedArchive, open_archive
 from buildah.progress import Meter, Share
 from buildah.reference import ImageReference
@@ -26,7 +28,9 @@ from buildah.workspace import Workspace
 from hooks.admission import Admission
 from hooks.budget import Budget
 from hooks.errors import AdmissionRefused, StepFailed
-from hooks.pipeline import Shipment, StepContext, StepSkipped
+from hooks.pipeline import Shipment, StepContext, StepSkipped, Unbuilt
+
+_CONTEXT = "Loading the archive: it is a build context"
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +45,23 @@ class LoadImage:
     after_failure = False
 
     def __init__(
-        self, admission: Admission, engine: Engine, jobs_dir: Path, budget: Budget
+        self,
+        admission: Admission,
+        engine: Engine,
+        jobs_dir: Path,
+        budget: Budget,
+        *,
+        builds: bool = False,
     ) -> None:
-        """Make workspaces below `jobs_dir`, of which `budget` knows the storage driver."""
+        """Make workspaces below `jobs_dir`, of which `budget` knows the storage driver.
+
+        With `builds`, build contexts are unpacked; else they are refused.
+        """
         self._admission = admission
         self._engine = engine
         self._jobs_dir = jobs_dir
         self._budget = budget
+        self._builds = builds
 
     async def run(self, context: StepContext) -> None:
         """Load what is not in its registry already.
@@ -66,6 +80,9 @@ class LoadImage:
         if context.workspace is None:
             context.workspace = await anyio.to_thread.run_sync(self._open_workspace, job.id)
         opened = await self._open(context, context.workspace, meter.report)
+        if opened.contents.format is Format.BUILD_CONTEXT:
+            await self._unpack_context(context, context.workspace, opened)
+            return
         choices = choose(opened.contents.images, order)
         pushed = await self._pushed_before(context)
         wanted = await self._admitted(choices, pushed)
@@ -89,6 +106,28 @@ class LoadImage:
         meter.finish()
         if not self._engine.loads:
             raise StepSkipped(f"the engine {self._engine.name} reads layers where they are")
+
+    async def _unpack_context(
+        self, context: StepContext, workspace: Workspace, opened: OpenedArchive
+    ) -> None:
+        """Make a context ready for the build step, unless its image is in its registry already."""
+        image = context.job.image
+        if not self._builds:
+            raise BuildsOff(f"{_CONTEXT}, and this server builds none.")
+        if image is None:
+            raise ArchiveNotChosen(
+                f"{_CONTEXT}, which has no name of its own.", hint="Name the destination (`image`)."
+            )
+        if str(image) in await self._pushed_before(context):
+            context.document.note(FOUND)
+            return
+        await check_destination(self._admission, image)
+        unpacked = await anyio.to_thread.run_sync(
+            unpack_context, opened.plain, workspace.directory / "context"
+        )
+        context.unbuilt = Unbuilt(unpacked, workspace, image)
+        await opened.close()
+        context.report(context.job.length, context.job.length, "a build context")
 
     async def _look(self, context: StepContext, share: Share) -> None:
         """Tell what is in an archive that is only kept; it may be anything."""

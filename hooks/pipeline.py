@@ -11,11 +11,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import anyio
 import anyio.to_thread
 
+from buildah.context import Context
 from buildah.errors import BuildahError
 from buildah.pushed import ReadyImage
 from buildah.reference import ImageReference
@@ -41,17 +42,28 @@ class Shipment:
     destination: ImageReference
 
 
+@dataclass(frozen=True)
+class Unbuilt:
+    """A build context that is unpacked in a workspace, and where its image is to go."""
+
+    context: Context
+    workspace: Workspace
+    destination: ImageReference
+
+
 @dataclass
 class StepContext:
     """What the steps of one run of a job share. The document says what happens.
 
-    `workspace` and `shipments` are set by the step that made them, for the steps after it.
+    `workspace`, `unbuilt` and `shipments` are set by the step that made them, for the steps
+    after it.
     """
 
     job: Job
     upload: FinishedUpload
     document: Report
     workspace: Workspace | None = None
+    unbuilt: Unbuilt | None = None
     shipments: list[Shipment] = field(default_factory=list)
 
     def report(self, bytes_done: int, bytes_total: int, message: str | None = None) -> None:
@@ -95,6 +107,14 @@ class Step(Protocol):
         """
 
 
+@runtime_checkable
+class OccasionalStep(Step, Protocol):
+    """A step of which the document says nothing unless it is needed."""
+
+    def is_needed(self, context: StepContext) -> bool:
+        """Whether it has to run, after what the steps before it found."""
+
+
 @dataclass(frozen=True)
 class Retry:
     """How often a step is tried when its failure may pass, and how long the waits are.
@@ -128,12 +148,16 @@ class Pipeline:
 
     @property
     def names(self) -> list[str]:
-        """The steps' names, in order."""
-        return [step.name for step in self._steps]
+        """The names of the steps that every job has, in order."""
+        return [step.name for step in self._steps if not isinstance(step, OccasionalStep)]
 
     async def run(self, context: StepContext) -> Failure | None:
         """Run every step; the failure that ended it, or None when all went well."""
         for step in self._steps:
+            if isinstance(step, OccasionalStep):
+                if not step.is_needed(context):
+                    continue
+                context.document.insert(step.name)
             try:
                 await self._run_step(step, context)
             except (StepFailed, BuildahError) as error:
@@ -146,11 +170,15 @@ class Pipeline:
         """Mark the running step as failed, and run those that run after a failure."""
         context.document.end(StepState.FAILED, failure.message)
         context.document.leave_waiting(
-            [step.name for step in self._steps if not step.after_failure],
+            [
+                step.name
+                for step in self._steps
+                if not step.after_failure and step.name in self.names
+            ],
             StepState.SKIPPED,
             f"not reached: {failure.step} failed",
         )
-        after = self.names.index(failure.step) + 1
+        after = [step.name for step in self._steps].index(failure.step) + 1
         for step in self._steps[after:]:
             if step.after_failure:
                 await self._run_step(step, context)

@@ -172,6 +172,13 @@ class Record:
         steps = tuple(step if old.name == step.name else old for old in self.steps)
         return replace(self, steps=steps, updated_at=utc_now())
 
+    def with_step_after(self, earlier: str, name: str) -> Record:
+        """The same record with a fresh, waiting step after another, unless it has that already."""
+        if any(step.name == name for step in self.steps):
+            return self
+        at = [step.name for step in self.steps].index(earlier) + 1
+        return replace(self, steps=(*self.steps[:at], StepRecord(name), *self.steps[at:]))
+
     def with_steps(self, names: Iterable[str]) -> Record:
         """The same record with fresh, waiting steps of these names."""
         return replace(self, steps=tuple(StepRecord(name) for name in names))

@@ -72,6 +72,11 @@ class Report:
         """The step that runs, or ran last."""
         return self._current
 
+    def insert(self, name: str) -> None:
+        """After the step that ran last there is one more, which not every job has."""
+        with self._changing:
+            self._record = self._record.with_step_after(self._current, name)
+
     def begin(self, name: str) -> None:
         """A step starts."""
         self._current = name

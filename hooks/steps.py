@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from buildah.build import BuildOptions
 from buildah.engine import ENGINES
 from buildah.pushed import LayerCompression
 from hooks.admission import Admission
 from hooks.assemble import AssembleParts
 from hooks.budget import Budget
+from hooks.build import BuildImage
 from hooks.load import LoadImage
 from hooks.pipeline import Step
 from hooks.ports import Uploads
@@ -28,7 +30,7 @@ def step_names(*, in_parts: bool) -> tuple[str, ...]:
     return (AssembleParts.name, *STEP_NAMES) if in_parts else STEP_NAMES
 
 
-def image_steps(
+def image_steps(  # noqa: PLR0913 - what a worker is made of meets here
     uploads: Uploads,
     leases: Leases,
     admission: Admission,
@@ -37,12 +39,17 @@ def image_steps(
     budget: Budget,
     engine: str = "buildah",
     compression: LayerCompression | None = None,
+    builds: BuildOptions | None = None,
 ) -> tuple[Step, ...]:
-    """Assemble, verify, load, push, clean up; workspaces are made below `jobs_dir`."""
+    """Assemble, verify, load, build, push, clean up; workspaces are made below `jobs_dir`.
+
+    Without `builds`, a build context is refused.
+    """
     return (
         AssembleParts(uploads),
         VerifyDigest(uploads, leases),
-        LoadImage(admission, ENGINES[engine], jobs_dir, budget),
+        LoadImage(admission, ENGINES[engine], jobs_dir, budget, builds=builds is not None),
+        *((BuildImage(builds),) if builds else ()),
         PushImage(admission, compression or LayerCompression()),
         CleanUp(),
     )

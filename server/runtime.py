@@ -13,6 +13,8 @@ import socket
 
 import anyio
 
+from buildah.bases import BaseImages
+from buildah.build import BuildOptions
 from buildah.engine import ENGINES
 from buildah.errors import OverlayNotPermitted, StorageUnsuitable
 from buildah.place import require_suitable
@@ -140,6 +142,7 @@ class Runtime:
             compression=LayerCompression(
                 self.settings.compression, self.settings.compression_level
             ),
+            builds=builds(self.settings),
         )
         return Worker(
             Desk(self.uploads, self.queue, self.status, self.signals, Pipeline(steps)),
@@ -185,6 +188,19 @@ def admission(settings: Settings, budget: Budget) -> Admission:
         )
     except ValueError as error:
         raise SettingsError(f"settings: {error}") from error
+
+
+def builds(settings: Settings) -> BuildOptions | None:
+    """What a build may use, if there may be one."""
+    if not settings.builds:
+        return None
+    return BuildOptions(
+        BaseImages(settings.build_base_images, registries(settings)),
+        network=settings.build_network,
+        jobs=settings.build_jobs,
+        timeout_seconds=settings.build_timeout_minutes * 60,
+        size_bytes=settings.build_max_size,
+    )
 
 
 def registries(settings: Settings) -> Registries:

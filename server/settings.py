@@ -108,6 +108,37 @@ class Settings(BaseSettings):
         description="1 (fast) to 9 for gzip, to 22 for zstd. Empty: what buildah thinks best.",
     )
 
+    builds: bool = Field(
+        False,
+        description="Build archives that are build contexts (a Containerfile or Dockerfile at the "
+        "top). Runs commands of whoever may upload: read `buildah/README.md`, Building.",
+    )
+    build_base_images: tuple[str, ...] = Field(
+        (),
+        description="Images that builds may start from: patterns of `host/repository`, in which a "
+        "`*` stands for anything. Empty: all of the configured registries. In the environment as "
+        "JSON.",
+    )
+    build_network: bool = Field(
+        False, description="Let the steps of a build use the worker's network, all of it."
+    )
+    build_timeout_minutes: float = Field(
+        60,
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={"unit": "minutes"},
+        description="How long one build may take, with the pull of its base images.",
+    )
+    build_max_size: int = Field(
+        20 * GIB,
+        ge=1,
+        json_schema_extra={"unit": "bytes"},
+        description="How much disk one build may take.",
+    )
+    build_jobs: int = Field(
+        1, ge=1, le=64, description="Stages of one build that may run at the same time."
+    )
+
     @field_validator("compression_level")
     @classmethod
     def _fits_format(cls, level: int | None, info: ValidationInfo) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,6 +11,9 @@ import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
 
 from tests.registries import PLAIN_ENVIRONMENT, RunningRegistry
 
@@ -111,6 +115,21 @@ def files_of_image(registry: RunningRegistry, image: str, directory: Path) -> di
             for one in tar:
                 if one.isreg():
                     found[one.name] = tar.extractfile(one).read()  # type: ignore[union-attr]
+    return found
+
+
+@pytest.fixture(scope="session")
+def base_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base_image(tmp_path_factory.mktemp("base") / "base.tar")
+
+
+def sleepers() -> list[int]:
+    """Processes of a step, by their ids."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline() == ["sleep", "1000"] and process.uids().real >= 2**30:
+                found.append(process.pid)
     return found
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from buildah.bases import BaseImages
-from buildah.build import BuildOptions, build, this_platform
+from buildah.build import BuildOptions, build
 from buildah.built import BuiltImage
 from buildah.context import unpack_context
 from buildah.errors import (
@@ -33,6 +32,7 @@ from buildah.errors import (
     RegistryUnreachable,
     StorageFull,
 )
+from buildah.platforms import this_platform
 from buildah.pushed import LayerCompression, PushedImage
 from buildah.reference import ImageReference
 from buildah.registry import Registries, resolve
@@ -40,8 +40,10 @@ from buildah.removal import mounts
 from buildah.workspace import Workspace
 from tests.archives import MIB
 from tests.contexts import (
+    base_archive,
     files_of_image,
     push_base_image,
+    sleepers,
     write_base_image,
     write_context,
 )
@@ -55,7 +57,7 @@ from tests.registries import (
     secure_registry,
 )
 
-__all__ = ["plain_registry", "secure_registry"]
+__all__ = ["base_archive", "plain_registry", "secure_registry"]
 
 pytestmark = [needs_containers, pytest.mark.anyio]
 
@@ -89,11 +91,6 @@ def overlay(tmp_path: Path) -> Iterator[Workspace]:
     nothing_left(tmp_path / "jobs")
 
 
-@pytest.fixture(scope="session")
-def base_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base_image(tmp_path_factory.mktemp("base") / "base.tar")
-
-
 @pytest.fixture
 def base(plain_registry: RunningRegistry, base_archive: Path) -> str:
     return push_base_image(plain_registry, base_archive, "library/base:1")
@@ -102,16 +99,6 @@ def base(plain_registry: RunningRegistry, base_archive: Path) -> str:
 def nothing_left(jobs: Path) -> None:
     assert list(jobs.iterdir()) == []
     assert [row for row in mounts() if row.path.is_relative_to(jobs)] == []
-
-
-def sleepers() -> list[int]:
-    """Processes of a step, by their ids."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline() == ["sleep", "1000"] and process.uids().real >= 2**30:
-                found.append(process.pid)
-    return found
 
 
 def options_of(*servers: RunningRegistry, patterns: tuple[str, ...] = ()) -> BuildOptions:
@@ -426,8 +413,9 @@ chdir ".." for 1 .. 50; chroot ".";
 print -e "SECRET" ? "OUTSIDE\n" : "inside\n";
 END
 perl /escape.pl
-cat SECRET /proc/1/root/SECRET /proc/1/cwd/SECRET /proc/*/root/SECRET && echo OUTSIDE
-for f in /proc/*/fd/*; do [ -e $f/SECRET ] && echo OUTSIDE; done
+s=SECRET
+cat $s /proc/1/root$s /proc/1/cwd$s /proc/*/root$s && echo OUTSIDE
+for f in /proc/*/fd/*; do [ -e $f$s ] && echo OUTSIDE; done
 echo processes: $(ls -d /proc/[0-9]* | wc -w)
 kill -9 PID && echo KILLED
 ls -l /dev

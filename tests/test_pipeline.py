@@ -41,6 +41,16 @@ class Does:
         await self.action(context)
 
 
+@dataclass
+class Sometimes(Does):
+    """A step that only some jobs have."""
+
+    needed: bool = False
+
+    def is_needed(self, _context: StepContext) -> bool:
+        return self.needed
+
+
 async def nothing(_: StepContext) -> None:
     return
 
@@ -114,6 +124,37 @@ async def test_a_failure_ends_the_job_but_what_cleans_up_runs(parts: Bench, arch
     assert record.step("three").message == "not reached: two failed"
     assert len(steps[1].calls) == 1
     assert steps[2].calls == []
+
+
+@pytest.mark.parametrize("needed", [False, True])
+@pytest.mark.parametrize("fails", ["", "extra", "last"])
+async def test_a_step_that_is_not_needed_is_not_there(
+    parts: Bench, archive: Path, needed: bool, fails: str
+) -> None:
+    actions = {fails: failing(StepFailed("broken", "it broke", "mend it", retryable=False))}
+    first, extra, last, clean = (
+        Does("first", nothing),
+        Sometimes("extra", actions.get("extra", nothing), needed=needed),
+        Does("last", actions.get("last", nothing)),
+        Does("clean", nothing, after_failure=True),
+    )
+    pipeline = Pipeline([first, extra, last, clean], retry=QUICK)
+    assert pipeline.names == ["first", "last", "clean"]
+    context = await context_of(parts, archive, (first, last, clean))
+    async with told(context):
+        failure = await pipeline.run(context)
+    failed = fails if needed or fails == "last" else ""
+    assert (failure.step if failure else "") == failed
+    expected = {
+        "first": "done",
+        "extra": "failed" if failed == "extra" else "done",
+        "last": {"extra": "skipped", "last": "failed"}.get(failed, "done"),
+        "clean": "done",
+    }
+    if not needed:
+        del expected["extra"]
+    assert states(context.document.record) == list(expected.items())
+    assert len(extra.calls) == needed
 
 
 async def test_a_failure_that_may_pass_is_tried_again(parts: Bench, archive: Path) -> None:

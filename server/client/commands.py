@@ -162,6 +162,12 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
         bool,
         typer.Option("--allow-partial", help="Push the platforms that are whole, if not all are."),
     ] = False,
+    platform: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--platform", metavar="OS/ARCH", help="What to build a context for; again for more."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Look into the archive before sending it.")
     ] = True,
@@ -202,7 +208,7 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
         Archive(archive) as opened,
         Connection(server, token) as connection,
     ):
-        wishes = Wishes(image, ref, compression, allow_partial)
+        wishes = Wishes(image, ref, compression, allow_partial, tuple(platform or ()))
         if check:
             wishes.check(archive)
         errand = Errand(opened, wishes, chunk_size, with_md5, give_up_after)

@@ -27,6 +27,7 @@ class Wishes:
     ref: str | None = None
     compression: str | None = None
     allow_partial: bool = False
+    platforms: tuple[str, ...] = ()
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -36,6 +37,7 @@ class Wishes:
             "ref": self.ref,
             "compression": self.compression,
             "allow_partial": "true" if self.allow_partial else None,
+            "platforms": ",".join(self.platforms) or None,
         }
         return {name: value for name, value in said.items() if value is not None}
 
