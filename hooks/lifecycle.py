@@ -78,7 +78,6 @@ class Lifecycle:
         waiting = replace(
             record.with_steps(steps),
             status=Status.QUEUED,
-            results=(),
             error=None,
             updated_at=utc_now(),
         )

@@ -6,6 +6,7 @@ Must not know: how an archive is read or an engine works, Redis, what becomes of
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import anyio.to_thread
 from anyio import from_thread
 
 from buildah.archive import inspect
-from buildah.contents import Format
+from buildah.contents import Contents, Format
 from buildah.context import unpack_context
 from buildah.engine import Engine, ready_images
 from buildah.errors import ArchiveError, ArchiveNotChosen, BuildahError, BuildsOff
@@ -31,6 +32,8 @@ from hooks.errors import AdmissionRefused, StepFailed
 from hooks.pipeline import Shipment, StepContext, StepSkipped, Unbuilt
 
 _CONTEXT = "Loading the archive: it is a build context"
+
+_CONTENTS_CHARS = 256 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +137,7 @@ class LoadImage:
 
         def look() -> Mapping[str, Any]:
             try:
-                return inspect(context.job.path, _cancellable(share)).as_json()
+                return _brief(inspect(context.job.path, _cancellable(share)))
             except ArchiveError as error:
                 return _refused(error)
 
@@ -148,7 +151,7 @@ class LoadImage:
         except ArchiveError as error:
             await context.upload.record_contents(_refused(error))
             raise
-        await context.upload.record_contents(opened.contents.as_json())
+        await context.upload.record_contents(_brief(opened.contents))
         return opened
 
     async def _pushed_before(self, context: StepContext) -> set[str]:
@@ -210,6 +213,16 @@ async def check_destination(admission: Admission, destination: ImageReference) -
         await admission.check_destination(destination)
     except AdmissionRefused as error:
         raise StepFailed(error.code, error.message, error.hint, retryable=False) from error
+
+
+def _brief(contents: Contents) -> Mapping[str, Any]:
+    """What is kept of a look, and asked for often: a stranger's archive can name a lot."""
+    document = contents.as_json()
+    if len(json.dumps(document)) <= _CONTENTS_CHARS:
+        return document
+    named = {"images": [], "refused": document["refused"][:1]}
+    note = f"{len(contents.images)} images: more than can be shown here, `tusboat inspect` does"
+    return {**document, **named, "notes": [note]}
 
 
 def _refused(error: ArchiveError) -> Mapping[str, Any]:

@@ -372,7 +372,10 @@ class Reception:
         except NotFound as error:
             raise Conflict("retry: the archive is gone", "send it again") from error
         reopened = replace(current, outcome=None)
-        self._emit(UploadFinished(reopened.record(), in_parts=bool(found.upload.parts)))
+        # What was pushed before it failed is not pushed again, if its registry still has it.
+        results = current.outcome.results if current.outcome else ()
+        record = replace(reopened.record(), results=results)
+        self._emit(UploadFinished(record, in_parts=bool(found.upload.parts)))
         return reopened
 
 

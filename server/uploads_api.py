@@ -241,10 +241,11 @@ def _filters(request: Request) -> Callable[[Record], bool]:
         raise BadRequest(f"status {status!r} is none", "one of " + ", ".join(Status))
 
     def matches(record: Record) -> bool:
-        haystack = f"{record.id} {record.filename} {record.image or ''}".lower()
+        images = [record.image or "", *(result.image for result in record.results)]
+        haystack = " ".join([record.id, record.filename, *images]).lower()
         return (
             (not status or record.status == status)
-            and (not image or record.image == image)
+            and (not image or image in images)
             and text in haystack
         )
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,3 +287,44 @@ def test_parts_need_no_place_of_their_own(
     assert ask(server.port, "POST", "/files/", final).status == 403
     image = metadata(image=f"{registry.host}/parts/mine/app:1")
     assert ask(server.port, "POST", "/files/", {**final, **image}).status == 201
+
+
+def test_what_was_pushed_before_a_failure_is_not_in_the_way_of_its_retry(
+    serve: Serve, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """With tags that may not move, and the second of two images damaged."""
+    server = serve(registries=[row(registry)], engine="skopeo", overwrite="refuse")
+    archive = write_several_images(tmp_path / "a", ["a/x:1", "b/y:2"], sizes=[MIB])
+    data = bytearray(archive.path.read_bytes())
+    data[len(data) * 3 // 4] ^= 0xFF
+    archive.path.write_bytes(data)
+    upload = upload_by_tuspy(server, archive.path, {"image": f"{registry.host}/team/retry:x"})
+    first = ended(server, upload)
+    assert first["error"]["code"] == "archive_corrupt", first
+    assert [result["image"][-2:] for result in first["results"]] == [":1"]
+    assert ask(server.port, "GET", "/api/uploads?q=team/retry:1").problem["total"] == 1
+
+    upload_id = first["id"]
+    assert ask(server.port, "POST", f"/api/uploads/{upload_id}/retry").status == 202
+    wait_until(lambda: status(server.port, upload)["updated_at"] > first["updated_at"])
+    again = ended(server, upload)
+    assert again["error"]["code"] == "archive_corrupt", again
+    assert again["results"] == first["results"]
+
+
+def test_an_archive_that_names_a_lot_does_not_make_the_status_large(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    names = [f"{'n' * 100}:{number}" for number in range(4000)]
+    many = [names[start : start + 40] for start in range(0, 4000, 40)]
+    manifest = [{"Config": "c.json", "RepoTags": tags, "Layers": []} for tags in many]
+    with tarfile.open(tmp_path / "a", "w") as tar:
+        for name, data in (("c.json", b"{}"), ("manifest.json", json.dumps(manifest).encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    document = ended(server, upload_by_tuspy(server, tmp_path / "a", {}))
+    assert document["archive"]["images"] == []
+    assert "100 images" in document["archive"]["notes"][0]
+    assert len(json.dumps(document)) < 10_000

@@ -93,7 +93,7 @@ async def test_growth_is_told_and_followers_are_called(
 
 
 async def test_finished_waits_in_the_queue_once_with_fresh_steps(parts: Bench) -> None:
-    # A retry comes with what the last run had found.
+    # A retry comes with what the last run had pushed, which is looked for before it is pushed again.
     failed = replace(
         WHOLE,
         results=(ImageResult("harbor.example/team/llm:v1", "sha256:1"),),
@@ -107,7 +107,7 @@ async def test_finished_waits_in_the_queue_once_with_fresh_steps(parts: Bench) -
     assert [(step.name, step.state.value) for step in waiting.steps] == [
         (name, "waiting") for name in STEP_NAMES
     ]
-    assert (waiting.results, waiting.error) == ((), None)
+    assert (waiting.results, waiting.error) == (failed.results, None)
     assert (await parts.queue.depth()).waiting == 1
 
 
