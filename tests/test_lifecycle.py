@@ -93,7 +93,7 @@ async def test_growth_is_told_and_followers_are_called(
 
 
 async def test_finished_waits_in_the_queue_once_with_fresh_steps(parts: Bench) -> None:
-    # A retry comes with what the last run had pushed, which is looked for before it is pushed again.
+    # A retry comes with what the last run had pushed: it is looked for before it is pushed again.
     failed = replace(
         WHOLE,
         results=(ImageResult("harbor.example/team/llm:v1", "sha256:1"),),
