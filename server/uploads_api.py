@@ -91,7 +91,9 @@ class UploadsApi:
         found = await self._found(request, Action.READ)
         document = (await self._record(found)).to_json()
         contents = await to_thread.run_sync(self._reception.store.contents, found.upload.id)
-        return JSONResponse({**document, "archive": contents})
+        # In ASCII: names in an archive may be no text that UTF-8 has.
+        text = json.dumps({**document, "archive": contents})
+        return Response(text, media_type="application/json")
 
     async def cancel(self, request: Request) -> Response:
         """`POST /api/uploads/ID/cancel`: stop it, wherever it is; answers with how it ended."""

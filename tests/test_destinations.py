@@ -312,6 +312,22 @@ def test_what_was_pushed_before_a_failure_is_not_in_the_way_of_its_retry(
     assert again["results"] == first["results"]
 
 
+def test_names_that_are_no_text_are_shown_all_the_same(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    manifest = [{"Config": "c.json", "RepoTags": ["a\ud800\u202e:1"], "Layers": []}]
+    write_entries(tmp_path / "a", {"c.json": b"{}", "manifest.json": json.dumps(manifest).encode()})
+    document = ended(server, upload_by_tuspy(server, tmp_path / "a", {}))
+    assert document["archive"]["images"][0]["tags"] == ["a\ud800\u202e:1"]
+
+
+def write_entries(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+
+
 def test_an_archive_that_names_a_lot_does_not_make_the_status_large(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -319,11 +335,7 @@ def test_an_archive_that_names_a_lot_does_not_make_the_status_large(
     names = [f"{'n' * 100}:{number}" for number in range(4000)]
     many = [names[start : start + 40] for start in range(0, 4000, 40)]
     manifest = [{"Config": "c.json", "RepoTags": tags, "Layers": []} for tags in many]
-    with tarfile.open(tmp_path / "a", "w") as tar:
-        for name, data in (("c.json", b"{}"), ("manifest.json", json.dumps(manifest).encode())):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
+    write_entries(tmp_path / "a", {"c.json": b"{}", "manifest.json": json.dumps(manifest).encode()})
     document = ended(server, upload_by_tuspy(server, tmp_path / "a", {}))
     assert document["archive"]["images"] == []
     assert "100 images" in document["archive"]["notes"][0]
