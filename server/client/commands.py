@@ -210,7 +210,9 @@ def upload(  # noqa: PLR0913 - a command has as many parameters as options
     ):
         wishes = Wishes(image, ref, compression, allow_partial, tuple(platform or ()))
         if check:
-            wishes.check(archive)
+            from server.client.precheck import precheck  # noqa: PLC0415 - others start faster
+
+            precheck(archive, wishes)
         errand = Errand(opened, wishes, chunk_size, with_md5, give_up_after)
         sender = Sender(connection, Memory(state_home.expanduser()), display, errand)
         upload_id = sender.send()
