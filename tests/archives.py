@@ -12,12 +12,18 @@ import io
 import json
 import random
 import shutil
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -63,6 +69,7 @@ class Layer:
     seed: str
     name: str = "data"
     gzipped: bool = False
+    zstd: bool = False
 
     def tar(self) -> Iterator[bytes]:
         """The bytes of the uncompressed tar."""
@@ -77,10 +84,10 @@ class Layer:
 
     def blob(self) -> Iterator[bytes]:
         """The bytes as the archive holds them."""
-        if not self.gzipped:
+        if not self.gzipped and not self.zstd:
             yield from self.tar()
             return
-        packer = zlib.compressobj(1, wbits=31)
+        packer = zstd.ZstdCompressor() if self.zstd else zlib.compressobj(1, wbits=31)
         for chunk in self.tar():
             yield packer.compress(chunk)
         yield packer.flush()
@@ -124,9 +131,10 @@ def write_oci_archive(
     tag: str = "1",
     seed: str = "tusboat",
     gzipped: bool = False,
+    zstd: bool = False,
 ) -> Archive:
     """An OCI layout in a tar, as `skopeo copy ... oci-archive:` makes them."""
-    image = _image(_layers(sizes, seed, gzipped=gzipped))
+    image = _image(_layers(sizes, seed, gzipped=gzipped, zstd=zstd))
     with path.open("wb") as out:
         manifest = _write_oci_image(out, image)
         _write_oci_index(out, [(manifest, tag)])
@@ -194,9 +202,11 @@ class _Image:
         return hashlib.sha256(self.config).hexdigest()
 
 
-def _layers(sizes: Sequence[int], seed: str, *, gzipped: bool = False) -> list[Layer]:
+def _layers(
+    sizes: Sequence[int], seed: str, *, gzipped: bool = False, zstd: bool = False
+) -> list[Layer]:
     return [
-        Layer(size, f"{seed}:{number}", f"data-{number}", gzipped)
+        Layer(size, f"{seed}:{number}", f"data-{number}", gzipped, zstd)
         for number, size in enumerate(sizes)
     ]
 
@@ -242,7 +252,7 @@ def _write_oci_image(out: io.BufferedWriter, image: _Image) -> dict[str, Any]:
     for layer in image.layers:
         digest, length = _sha256(layer.blob())
         _stream(out, f"blobs/sha256/{digest}", length, layer.blob())
-        suffix = "+gzip" if layer.gzipped else ""
+        suffix = "+gzip" if layer.gzipped else "+zstd" if layer.zstd else ""
         descriptors.append(
             _descriptor(f"application/vnd.oci.image.layer.v1.tar{suffix}", digest, length)
         )
@@ -316,7 +326,7 @@ def _json(value: object) -> bytes:
 
 def write_docker_up_to_24(path: Path, *, tag: str = "example/old:1") -> Archive:
     """As docker up to 24: folders of v1 ids; a duplicate layer is a link to a later one."""
-    image = _image(_layers([16 * KIB], tag) * 2)
+    image = _image(_layers([16 * KIB], tag) * 2, DOCKER_CONFIG)
     body = b"".join(image.layers[0].tar())
     first, second = "1" * 64, "2" * 64
     items: dict[str, bytes | str] = {
@@ -336,10 +346,22 @@ def write_docker_up_to_24(path: Path, *, tag: str = "example/old:1") -> Archive:
     return Archive(path, image.image_id, tag)
 
 
-def write_docker_from_25(path: Path, *, tag: str = "example/new:1") -> Archive:
-    """As docker 25 and later: blobs in the order of their digests, then both lists."""
-    image = _image(_layers([16 * KIB, KIB], tag))
+def write_docker_from_25(
+    path: Path, *, tag: str = "example/new:1", scrambled: bool = False
+) -> Archive:
+    """As docker 25 and later: blobs in the order of their digests, then both lists.
+
+    `scrambled` is as docker 25.0.0: the layers of the OCI manifest are in another order.
+    """
+    image = _image(_layers([16 * KIB, KIB], tag), DOCKER_CONFIG)
     blobs, manifest = _blobs_of(image)
+    if scrambled:
+        name = "blobs/sha256/" + manifest["digest"].removeprefix("sha256:")
+        document = json.loads(blobs.pop(name))
+        data = _json(document | {"layers": document["layers"][::-1]})
+        digest = hashlib.sha256(data).hexdigest()
+        blobs[f"blobs/sha256/{digest}"] = data
+        manifest = _descriptor(manifest["mediaType"], digest, len(data))
     names = [f"blobs/sha256/{digest}" for digest in image.diff_ids]
     config = f"blobs/sha256/{image.image_id}"
     items = dict(sorted(blobs.items())) | {
@@ -396,20 +418,32 @@ def write_containerd(
     return Archive(path, images[0].image_id, tag)
 
 
-def write_crane(path: Path, *, tag: str = "example/crane:1") -> Archive:
+def write_crane(
+    path: Path, sizes: Sequence[int] = (16 * KIB,), *, tag: str = "example/crane:1"
+) -> Archive:
     """As crane and kaniko: the config is named by its digest, layers are gzipped."""
-    image = _image(_layers([16 * KIB], tag, gzipped=True))
-    layer = f"{image.diff_ids[0]}.tar.gz"
+    image = _image(_layers(sizes, tag, gzipped=True), DOCKER_CONFIG)
+    layers = {
+        f"{diff_id}.tar.gz": b"".join(layer.blob())
+        for diff_id, layer in zip(image.diff_ids, image.layers, strict=True)
+    }
     config = f"sha256:{image.image_id}"
-    _write_items(
-        path,
-        {
-            config: image.config,
-            layer: b"".join(image.layers[0].blob()),
-            "manifest.json": _docker_list(config, tag, [layer]),
-        },
-    )
+    items = {config: image.config, **layers}
+    _write_items(path, items | {"manifest.json": _docker_list(config, tag, list(layers))})
     return Archive(path, image.image_id, tag)
+
+
+def without_tags(path: Path, source: Path) -> Path:
+    """A docker archive as it is saved by its id: `RepoTags` is null."""
+    with tarfile.open(source) as old, tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as new:
+        for entry in old:
+            body = old.extractfile(entry)
+            data = body.read() if body else b""
+            if entry.name == "manifest.json":
+                data = _json([row | {"RepoTags": None} for row in json.loads(data)])
+                entry.size = len(data)
+            new.addfile(entry, io.BytesIO(data))
+    return path
 
 
 def write_regctl(path: Path, *, tag: str = "example/reg:1") -> Archive:

@@ -41,6 +41,7 @@ from tests.registries import (
     PLAIN_ENVIRONMENT,
     RunningRegistry,
     free_port,
+    missing_programs,
     needs_containers,
     secure_registry,
     serving,
@@ -157,6 +158,7 @@ def test_there_and_back_it_is_the_same_image(
     assert f"{out}: {form} of {first}, " in ran.stderr
 
 
+@pytest.mark.skipif(bool(missing_programs("podman")), reason="needs podman")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", ["docker", "oci", "multi"])
 def test_other_programs_read_what_was_exported(

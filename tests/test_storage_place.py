@@ -21,7 +21,9 @@ from tests.registries import RunningRegistry, needs_containers, plain_registry
 
 __all__ = ["plain_registry"]
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="needs root and /dev/fuse"
+)
 
 
 @contextmanager
