@@ -1,6 +1,6 @@
 """Takes a directory away whatever is in it: mounts, read-only directories, very deep ones.
 
-Knows: mounts and directories.
+Knows: mounts, directories, and whose files an image's are when buildah is not run by root.
 Must not know: what they were for.
 """
 
@@ -16,6 +16,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from buildah.command import start_guarded
+from buildah.environment import PATH
+from buildah.errors import ToolMissing
 
 _MNT_DETACH = 2
 # A process that was killed a moment ago may still put something there.
@@ -59,6 +63,7 @@ def remove_tree(top: Path) -> None:
         OSError: it cannot be done, also not after ten seconds.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    taken_over = False
     # What the name itself links to is somewhere else, and stays.
     top = top.parent.resolve() / top.name
     if top.is_symlink():
@@ -71,6 +76,10 @@ def remove_tree(top: Path) -> None:
             top.rmdir()
         except FileNotFoundError:
             pass
+        except PermissionError:
+            if taken_over or not _take_over(top):
+                raise
+            taken_over = True
         except OSError as error:
             passing = error.errno in (errno.EBUSY, errno.ENOTEMPTY)
             if not passing or time.monotonic() > deadline:
@@ -88,6 +97,27 @@ def _unmount_below(top: Path) -> None:
             # It may have gone along with the one above it.
             if code != errno.EINVAL:
                 raise OSError(code, os.strerror(code), str(mount.path))
+
+
+def _take_over(top: Path) -> bool:
+    """Make everything below a directory our own; whether that was done.
+
+    For whoever is not root: buildah works in a user namespace then, in which we are root, and the
+    files of an image belong to the subordinate ids of its other users. So does what is done here.
+    """
+    if os.geteuid() == 0:
+        return False
+    # What buildah itself wants to write is in what will be removed.
+    home = {"HOME": str(top), "TMPDIR": str(top), "XDG_RUNTIME_DIR": str(top)}
+    chown = ["buildah", "unshare", "--", "chown", "-hR", "0:0", "--", str(top)]
+    try:
+        process = start_guarded(chown, env={"PATH": PATH, **home})
+    except ToolMissing:
+        return False
+    try:
+        return process.wait() == 0
+    finally:
+        process.stop()
 
 
 def _empty(top: Path) -> None:
