@@ -29,6 +29,7 @@ from buildah.errors import (
     RegistryUntrusted,
     StorageFull,
     ToolFailed,
+    ToolMissing,
 )
 
 _WORDS_CHARS = 400
@@ -55,6 +56,12 @@ _NO_SPACE = _symptom(
 
 LOADING = (
     _NO_SPACE,
+    _symptom(
+        r"could not find \"netavark\"",
+        ToolMissing,
+        "buildah needs netavark, though no container is run, and it is not installed",
+        "Install it, with apt-get install netavark for example.",
+    ),
     _symptom(
         r"Digest did not match|(gzip|zlib|zstd|flate|xz|lzma|bzip2).*(checksum|corrupt|invalid)",
         ArchiveCorrupt,

@@ -243,11 +243,28 @@ def test_last_words(tail: str, words: str) -> None:
     assert last_words(tail) == words
 
 
-def test_what_newer_versions_say_in_other_words_is_understood() -> None:
-    """Seen with buildah 1.45.0; the words of the machine's own version are made above."""
-    said = 'Error: loading tar component "manifest.json": file does not exist\n'
-    error = explain("Loading the archive", Completed(125, b"", said), LOADING)
-    assert type(error) is errors.ArchiveNoImage
+@pytest.mark.parametrize(
+    ("said", "kind", "hint"),
+    [
+        (
+            'loading tar component "manifest.json": file does not exist',
+            errors.ArchiveNoImage,
+            "docker save",
+        ),
+        (
+            'could not find "netavark" in one of [/usr/libexec/podman /usr/lib/podman].',
+            errors.ToolMissing,
+            "apt-get install netavark",
+        ),
+    ],
+)
+def test_what_newer_versions_say_in_other_words_is_understood(
+    said: str, kind: type[BuildahError], hint: str
+) -> None:
+    """Seen with 1.39.3 to 1.45.0; the words of the machine's own version are made above."""
+    error = explain("Loading the archive", Completed(125, b"", f"Error: {said}\n"), LOADING)
+    assert type(error) is kind
+    assert hint in error.hint
 
 
 def test_silence_is_said() -> None:

@@ -111,7 +111,11 @@ def test_looking_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "patched"), [("1.28.2", False), ("1.45.0", False), ("1.45.1", True), ("2.0", True)]
+    ("version", "patched"),
+    [
+        *(("1.28.2", False), ("1.43.3", False), ("1.43.4", True), ("1.44.0", False)),
+        *(("1.45.0", False), ("1.45.1", True), ("2.0", True)),
+    ],
 )
 def test_a_buildah_with_a_known_hole_is_noted(
     programs: Path, tmp_path: Path, version: str, patched: bool
@@ -121,6 +125,22 @@ def test_a_buildah_with_a_known_hole_is_noted(
     assert rows["buildah"].ok
     assert rows["buildah is patched"].ok is patched
     assert not rows["buildah is patched"].required
+
+
+@pytest.mark.parametrize(("version", "needs"), [("1.33.7", False), ("1.39.3", True)])
+def test_what_a_newer_buildah_does_nothing_without_is_missing(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, needs: bool
+) -> None:
+    install(programs, "buildah", f"buildah version {version}")
+    monkeypatch.setattr("server.checkup.programs.NETAVARK", (programs / "netavark",))
+    row = found(settings(tmp_path)).get("netavark")
+    assert (row is not None) is needs
+    if row:
+        assert not row.ok
+        assert row.required
+        assert "apt-get install netavark" in row.how_to_get
+        install(programs, "netavark", "")
+        assert found(settings(tmp_path))["netavark"].ok
 
 
 @pytest.mark.parametrize(

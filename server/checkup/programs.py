@@ -23,7 +23,12 @@ from server.checkup.check import Check, answer
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
-SAFE_BUILDAH = (1, 45, 1)
+# From this version on buildah does nothing without netavark, which Debian only recommends.
+NETWORKED_BUILDAH = (1, 39)
+NETAVARK = tuple(
+    Path(place, "podman", "netavark")
+    for place in ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
+)
 COMFORTABLE_FILES = 1024
 # Tusboat needs scripts, and many a Redis refuses INFO to its users: that is no fault.
 _ASK_VERSION = """
@@ -45,13 +50,16 @@ def programs() -> Iterator[Check]:
     buildah = _program("buildah", "loading and pushing images")
     yield buildah
     if buildah.ok:
+        version = _version(buildah.found)
+        if version >= NETWORKED_BUILDAH:
+            yield _netavark()
         yield Check(
             "buildah is patched",
-            _version(buildah.found) >= SAFE_BUILDAH,
+            _is_patched(version),
             buildah.found,
             "images from people you do not trust",
-            "before 1.45.1 a crafted layer can overwrite files of this machine (CVE-2025-11395): "
-            "take a later one, or a machine on which nothing else runs",
+            "before 1.45.1 (and 1.43.4) a crafted layer can overwrite files of this machine "
+            "(CVE-2025-11395): take a later one, or a machine on which nothing else runs",
             required=False,
         )
     yield _program("skopeo", "asking a registry about an image")
@@ -83,6 +91,18 @@ def open_files() -> Check:
         f"raise the limit: ulimit -n {COMFORTABLE_FILES}, or LimitNOFILE= in a unit",
         required=False,
     )
+
+
+def _is_patched(version: tuple[int, ...]) -> bool:
+    """Whether CVE-2025-11395 was closed in it. Source: the releases of 16 September 2026."""
+    return version >= (1, 45, 1) or (1, 43, 4) <= version < (1, 44)
+
+
+def _netavark() -> Check:
+    place = next((path for path in NETAVARK if path.exists()), None)
+    found = str(place or f"in none of {', '.join(str(path.parent) for path in NETAVARK)}")
+    needed_for = "loading and building images with this buildah"
+    return Check("netavark", place is not None, found, needed_for, "apt-get install netavark")
 
 
 def _program(name: str, needed_for: str, *, required: bool = True) -> Check:
