@@ -4,12 +4,15 @@
 # DEMO_ARGS=--once  stop everything at the end of the demo, on a terminal too
 # PYTEST_ARGS=...   more arguments for pytest
 # BENCH_ARGS=...    arguments of the benchmark, as --rounds 5 or --help
+# ENGINE=docker     what builds the image, instead of buildah
+# IMAGE_ARGS=...    more arguments for it, as --build-arg APT_MIRROR=... (buildah/images/README.md)
 # LOCK_ARGS=...     more arguments for the resolver, as --upgrade or --upgrade-package NAME
 
 BIN := .venv/bin
+ENGINE := buildah
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow bench lock clean
+.PHONY: help setup demo image lint test test-slow bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +22,10 @@ setup: ## install what is missing: Debian packages and .venv
 
 demo: setup ## a registry, a server, an upload, and the image in the registry
 	@$(BIN)/python examples/cli/demo.py $(DEMO_ARGS)
+
+# Nothing that a build runs needs more than a chroot, which takes no container runtime.
+image: setup ## the container image, as localhost/tusboat
+	BUILDAH_ISOLATION=chroot $(ENGINE) build --file buildah/images/debian/Containerfile --tag tusboat $(IMAGE_ARGS) .
 
 lint: setup ## style, types and the directions of imports
 	$(BIN)/ruff check .

