@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +80,20 @@ _HINTS = (
         "A step found no room: in the worker's data directory, or in the 64 MiB of /dev/shm.",
     ),
     (
-        re.compile(r"network is unreachable|could not resolve|name resolution", re.IGNORECASE),
+        re.compile(
+            r"network is unreachable|could not (resolve|connect)|name resolution", re.IGNORECASE
+        ),
         "Builds have no network here: put what a step needs into the context or the base image, "
         "or ask the operator for the setting `build_network`.",
     ),
 )
-# A fork bomb ends at its limit; without CAP_SYS_CHROOT no step leaves its directory.
-_CONFINEMENT = (
-    *("--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT", "--http-proxy=false"),
-    *("--ulimit=nproc=4096:4096", "--ulimit=core=0:0"),
+# Without CAP_SYS_CHROOT no step leaves its directory.
+_CONFINEMENT = ("--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT", "--http-proxy=false")
+# What a step may have at most. A fork bomb ends at its limit.
+_LIMITS = (
+    ("nproc", resource.RLIMIT_NPROC, 4096),
+    ("nofile", resource.RLIMIT_NOFILE, 65536),
+    ("core", resource.RLIMIT_CORE, 0),
 )
 
 
@@ -209,7 +215,8 @@ class _Build:
         env = await anyio.to_thread.run_sync(self._prepare)
         several = len(self._options.platforms) > 1
         argv = [
-            *("buildah", *self._workspace.storage_arguments, "build", *_CONFINEMENT),
+            *("buildah", *self._workspace.storage_arguments, "build"),
+            *(*_CONFINEMENT, *_limits()),
             *(*ids.arguments, "--pull=never", "--retry=0", f"--jobs={self._options.jobs}"),
             *("--no-cache", f"--platform={platform}", f"--iidfile={image_id}"),
             *((f"--manifest={self._list_name}",) if several else ()),
@@ -300,6 +307,14 @@ class _Build:
             if self._refusal:
                 scope.cancel()
             await anyio.sleep(_MEASURE_SECONDS)
+
+
+def _limits() -> Iterator[str]:
+    """The options for what a step may have: never more than we have, which would be refused."""
+    for name, number, wanted in _LIMITS:
+        _, hard = resource.getrlimit(number)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        yield f"--ulimit={name}={most}:{most}"
 
 
 def _split(tail: list[str]) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ the kernel ends everything that it started and unmounts everything that it mount
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,20 @@ from buildah.errors import BuildUnsafe
 
 _OPERATION = "Shutting the build in"
 
-# Arguments: the mount point, the log, `host` or `none` for the network, directories, --, command.
+# Debian has moved the program of that name to a package that few have; both C libraries have it.
+_PIVOT = """\
+import ctypes, os, sys
+if ctypes.CDLL(None, use_errno=True).pivot_root(b".", b"old"):
+    sys.exit("pivot_root: " + os.strerror(ctypes.get_errno()))
+"""
+# Arguments: the mount point, the log, `host` or `none` for the network, Python, what makes the new
+# root the root, directories, --, command.
 # What buildah would know of being rootless is hidden from it: 1.28 cannot map ids if it does.
 _SCRIPT = """\
 set -e
 unset _CONTAINERS_USERNS_CONFIGURED _CONTAINERS_ROOTLESS_UID _CONTAINERS_ROOTLESS_GID
-root=$1 log=$2 network=$3
-shift 3
+root=$1 log=$2 network=$3 python=$4 pivot=$5
+shift 5
 cd /
 mount -t tmpfs -o size=32m,mode=0755 tmpfs "$root"
 cd "$root"
@@ -70,7 +78,7 @@ while [ "$1" != -- ]; do
   shift
 done
 shift
-pivot_root . old
+"$python" -I -S -c "$pivot"
 cd /
 umount -l old
 rmdir old
@@ -109,7 +117,7 @@ def sandboxed(
     return [
         *("unshare", "--mount", "--pid", "--ipc", "--uts", *(() if network else ("--net",))),
         *("--fork", "--kill-child", "--", "/bin/sh", "-c", _SCRIPT, "sandbox"),
-        *(str(mount_point), str(log), "host" if network else "none"),
+        *(str(mount_point), str(log), "host" if network else "none", sys.executable, _PIVOT),
         *map(str, directories),
         *("--", *argv),
     ]
