@@ -23,7 +23,7 @@ __all__ = ["base_archive", "plain_registry"]
 
 pytestmark = needs_containers
 
-# What the worker needs is below /mnt; Python itself stays where it is, with a way there that anybody
+# What the worker needs is below /mnt; Python itself stays where it is, with a way there that all
 # may go. /etc/subuid and /etc/subgid are replaced for this worker alone.
 ENTER = """\
 set -e

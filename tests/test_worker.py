@@ -163,11 +163,11 @@ async def test_a_registry_that_stays_away_fails_by_name(
 
 
 async def test_a_disk_that_is_too_small_is_said_before_loading(
-    place: Setup, plain_registry: RunningRegistry
+    place: Setup, plain_registry: RunningRegistry, small: Archive
 ) -> None:
     async with bench(replace(place, attempts=1)) as parts:
-        upload_id = parts.uploads.create(0, image=image_in(plain_registry))
-        # Sparse, and larger than this disk; its digests are known, so nobody reads it.
+        upload_id = parts.uploads.add(small.path, image=image_in(plain_registry))
+        # With a hole behind it, larger than this disk; its digests are known, so nobody reads it.
         length = 2**42
         parts.uploads.write(
             upload_id, "info", {**(parts.uploads.read(upload_id, "info") or {}), "length": length}
