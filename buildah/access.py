@@ -26,6 +26,15 @@ _SECRET_KEYS = ("auth", "password", "identitytoken", "registrytoken")
 
 
 @dataclass(frozen=True)
+class Login:
+    """One entry of an authfile: what basic authentication sends, or a token; the user's name."""
+
+    user: str
+    basic: str | None = field(repr=False)
+    identity_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Credentials:
     """The entries of an authfile that are for one registry, by their keys."""
 
@@ -71,10 +80,20 @@ class Credentials:
             found.update((user_and_password, password, urllib.parse.quote(password, safe="")))
         return tuple(found - {""})
 
-    @property
-    def basic(self) -> str | None:
-        """User and password as HTTP's basic authentication takes them."""
-        return next((str(row["auth"]) for row in self.entries.values() if row.get("auth")), None)
+    def login(self, host: str, repository: str) -> Login | None:
+        """The entry for a repository: that of its own name, else of the nearest part above it.
+
+        Source: containers-auth.json(5).
+        """
+        parts = repository.split("/")
+        keys = [f"{host}/{'/'.join(parts[:count])}" for count in range(len(parts), 0, -1)]
+        by_key = dict(self.entries)
+        # Old ones were written as addresses.
+        old = (entry for key, entry in self.entries.items() if "://" in key)
+        for entry in (*(by_key.get(key) for key in (*keys, host)), *old):
+            if entry and (entry.get("auth") or entry.get("identitytoken")):
+                return _login(entry)
+        return None
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,13 @@ def granting(
 def _host_of(key: str) -> str:
     """The host of an authfile's key: `host`, `host/team`, or an old `https://host/v1/`."""
     return key.rpartition("://")[2].partition("/")[0].lower()
+
+
+def _login(entry: Mapping[str, Any]) -> Login:
+    auth = str(entry.get("auth") or "")
+    token = entry.get("identitytoken")
+    user = _decoded(auth).partition(":")[0]
+    return Login(user, f"Basic {auth}" if auth else None, str(token) if token else None)
 
 
 def _decoded(auth: str) -> str:

@@ -21,6 +21,7 @@ from buildah.pushed import (
     PushedImage,
     digest_file,
     failure,
+    let_in,
     proven,
 )
 from buildah.reference import ImageReference
@@ -79,7 +80,7 @@ class ArchivedImage:
             if total_bytes:
                 meter.report(positions.read_bytes / total_bytes)
 
-        async with registry.access(workspace.home) as access:
+        async with let_in(destination, registry, workspace) as access:
             completed = await run(
                 [
                     *("skopeo", f"--tmpdir={workspace.tmp}", "copy", "--all"),
@@ -95,6 +96,6 @@ class ArchivedImage:
             )
         if completed.returncode:
             raise await failure(completed, destination, registry, COPYING)
-        digest = await proven(destination, registry, workspace, "skopeo")
+        digest = await proven(destination, registry, workspace, "skopeo", log)
         meter.finish()
         return PushedImage(digest, self.platforms)

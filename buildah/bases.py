@@ -20,6 +20,7 @@ from buildah.containerfile import BaseImage
 from buildah.diagnosis import REACHING, explain, last_words
 from buildah.errors import BaseImageMissing, BaseImageRefused, InvalidReference
 from buildah.platforms import is_platform
+from buildah.preflight import confine
 from buildah.pushed import Log
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry
@@ -38,6 +39,7 @@ class Base:
     """A base image that is allowed: what to pull, and from which registry."""
 
     source: str
+    repository: str
     registry: Registry
     platform: str
 
@@ -82,7 +84,7 @@ class BaseImages:
                 f"{', '.join(self._patterns) or 'none, only `FROM scratch`'})."
             )
         source = f"{place}@{digest}" if at else f"{place}:{reference.tag}"
-        return Base(source, self._registries.at(host) or Registry(host), wanted)
+        return Base(source, repository, self._registries.at(host) or Registry(host), wanted)
 
 
 async def pull(base: Base, workspace: Workspace, *, log: Log) -> None:
@@ -95,6 +97,9 @@ async def pull(base: Base, workspace: Workspace, *, log: Log) -> None:
         ToolError: buildah is missing, or failed in a way that is not known here.
     """
     operation = f"Pulling the base image {base.source}"
+    if base.registry.authfile:
+        # With a password in its hands. Whoever has none is sent around by public registries.
+        await confine(operation, base.repository, base.registry, pushing=False)
     async with base.registry.access(workspace.home) as access:
         completed = await run(
             [

@@ -21,6 +21,7 @@ from buildah.pushed import (
     PushedImage,
     digest_file,
     failure,
+    let_in,
     proven,
 )
 from buildah.reference import ImageReference
@@ -85,7 +86,7 @@ class BuiltImage:
             if total_bytes:
                 meter.report((activity.written_bytes + activity.read_bytes) / 2 / total_bytes)
 
-        async with registry.access(workspace.home) as access:
+        async with let_in(destination, registry, workspace) as access:
             completed = await run(
                 [
                     *("buildah", *workspace.storage_arguments, "manifest", "push", "--all"),
@@ -99,6 +100,6 @@ class BuiltImage:
             )
         if completed.returncode:
             raise await failure(completed, destination, registry, REACHING)
-        digest = await proven(destination, registry, workspace, "buildah")
+        digest = await proven(destination, registry, workspace, "buildah", log)
         meter.finish()
         return PushedImage(digest, self.platforms)

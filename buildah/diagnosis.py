@@ -1,7 +1,7 @@
 """From a program's last words to an error of this room, with a cause and a hint.
 
 Knows: what buildah and skopeo say when something is wrong (seen in real runs, on Debian 12's
-versions; each row is made to happen by a test).
+versions; each row is made to happen by a test), and registries to `conversation.py`.
 Must not know: how the programs are started.
 """
 
@@ -23,6 +23,9 @@ from buildah.errors import (
     RegistryError,
     RegistryForbidden,
     RegistryFull,
+    RegistryProjectMissing,
+    RegistryReadOnly,
+    RegistryTagImmutable,
     RegistryUnauthorized,
     RegistryUnknownHost,
     RegistryUnreachable,
@@ -33,6 +36,7 @@ from buildah.errors import (
 )
 
 _WORDS_CHARS = 400
+_ERROR = re.compile(r"^Error: |level=fatal")
 
 
 class Symptom(NamedTuple):
@@ -84,15 +88,21 @@ LOADING = (
 
 REACHING = (
     _symptom(
-        r"will exceed the configured upper limit|HTTP status: 507|quota",
+        r"will exceed the configured upper limit|(HTTP status|StatusCode): 507|quota",
         RegistryFull,
         "the registry has no room for it",
     ),
+    _symptom(r"immutable", RegistryTagImmutable, "the registry lets nobody overwrite this tag"),
     _symptom(
-        r"immutable",
+        r"read only mode|(HTTP status|StatusCode): 405|operation is unsupported",
+        RegistryReadOnly,
+        "the registry takes nothing at this moment",
+    ),
+    _symptom(
+        r"(HTTP status|StatusCode): 412|configured policy",
         RegistryForbidden,
-        "the registry lets nobody overwrite this tag",
-        "Choose another tag.",
+        "a policy of the registry forbids it",
+        "Ask the registry's administrator which one (Harbor: the project's configuration).",
     ),
     _symptom(
         r"StatusCode: 413|413 Request Entity Too Large",
@@ -101,12 +111,23 @@ REACHING = (
         "Raise the limit of the proxy before the registry (nginx: proxy-body-size 0).",
     ),
     _symptom(
+        r"project \S+ not found|name unknown|(HTTP status|StatusCode): 404",
+        RegistryProjectMissing,
+        "the registry has no such project",
+    ),
+    # Harbor says so whether it knows the user or was given none.
+    _symptom(
+        r"unauthorized to access repository",
+        RegistryForbidden,
+        "the registry's user may not do that, or there is none in its authfile",
+    ),
+    _symptom(
         r"unauthorized|StatusCode: 401|HTTP status: 401|authentication required",
         RegistryUnauthorized,
         "the registry does not accept the user and the password it was given",
     ),
     _symptom(
-        r"\bdenied\b|StatusCode: 403|name unknown|StatusCode: 404",
+        r"\bdenied\b|(HTTP status|StatusCode): 403",
         RegistryForbidden,
         "the registry refuses this repository",
     ),
@@ -115,6 +136,12 @@ REACHING = (
         RegistryUntrusted,
         "the registry speaks plain HTTP, and TLS is wanted",
         "Say `plain_http = true` for this registry if its network may be trusted.",
+    ),
+    _symptom(
+        r"HTTP request to an HTTPS server|HTTP request was sent to HTTPS port",
+        RegistryUntrusted,
+        "the registry speaks TLS, and plain HTTP is configured",
+        "Take `plain_http` away from this registry, and give its `ca_file`.",
     ),
     _symptom(
         r"x509: |tls: |remote error: tls",
@@ -174,19 +201,31 @@ def explain(operation: str, completed: Completed, symptoms: Sequence[Symptom]) -
             hint="Was it the kernel, for want of memory? Its log says so; then try again.",
         )
     words = last_words(completed.stderr_tail)
-    for symptom in symptoms:
-        if symptom.words.search(words):
-            return symptom.error(f"{operation}: {symptom.cause} ({words}).", hint=symptom.hint)
+    found = recognize(operation, words, symptoms)
+    if found is not None:
+        return found
     if not words:
         words = f"the program ended with status {completed.returncode} and said nothing"
     return ToolFailed(f"{operation}: {words}.")
 
 
+def recognize(operation: str, words: str, symptoms: Sequence[Symptom]) -> BuildahError | None:
+    """The error that such words mean; None if nobody knows them."""
+    for symptom in symptoms:
+        if symptom.words.search(words):
+            return symptom.error(f"{operation}: {symptom.cause} ({words}).", hint=symptom.hint)
+    return None
+
+
 def last_words(stderr_tail: str) -> str:
     """The cause in a program's stderr: the end of its last error, without its log's dressing."""
     lines = [line for line in stderr_tail.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("Error: ") or "level=fatal" in line]
-    line = (errors or lines or [""])[-1]
+    errors = [at for at, line in enumerate(lines) if _ERROR.search(line)]
+    at = errors[-1] if errors else len(lines) - 1
+    line = lines[at] if lines else ""
+    if line.endswith("errors:"):
+        # A registry gave several reasons, and each has a line of its own.
+        line = f"{line} {'; '.join(dict.fromkeys(lines[at + 1 :]))}"
     line = line.partition('level=fatal msg="')[2].removesuffix('"') or line.removeprefix("Error: ")
     line = line.replace('\\"', '"')
     return line if len(line) <= _WORDS_CHARS else f"...{line[-_WORDS_CHARS:]}"

@@ -25,6 +25,11 @@
     ├── RegistryError               the registry answered 5xx, or cut the line
     │   ├── RegistryUnauthorized    no user, or the wrong one
     │   ├── RegistryForbidden       the user may not
+    │   │   ├── RegistryProjectMissing  there is no such project
+    │   │   └── RegistryTagImmutable    the tag must stay what it is
+    │   ├── RegistryTokenExpired    its token was not valid for long enough
+    │   ├── RegistryElsewhere       it sends us where nobody allowed us to go
+    │   ├── RegistryReadOnly        it takes nothing at this moment
     │   ├── RegistryUntrusted       its certificate is not trusted
     │   ├── RegistryUnreachable     nobody answers there
     │   ├── RegistryUnknownHost     no such name
@@ -245,7 +250,51 @@ class RegistryForbidden(RegistryError):
 
     code = "registry_forbidden"
     retryable = False
-    advice = "Give the registry's user the right to push there; in Harbor the project must exist."
+    advice = "Give the registry's user, or its robot account, the right to push there."
+
+
+class RegistryProjectMissing(RegistryForbidden):
+    """There is no such project, and pushing makes none."""
+
+    code = "registry_project_missing"
+    advice = (
+        "Create the project in the registry (in Harbor it is the first part of the path), or "
+        "correct the destination."
+    )
+
+
+class RegistryTagImmutable(RegistryForbidden):
+    """The registry lets nobody move a tag that is there."""
+
+    code = "registry_tag_immutable"
+    advice = "Choose another tag, or ask the registry's administrator about its immutability rules."
+
+
+class RegistryTokenExpired(RegistryError):
+    """The token ran out in the middle; what has arrived by then is not sent again."""
+
+    code = "registry_token_expired"
+    retryable = True
+    advice = "If it goes on, let the registry's token server give tokens that are valid for longer."
+
+
+class RegistryElsewhere(RegistryError):
+    """The registry sends us, by a token server, a Location or a redirect, where we may not go."""
+
+    code = "registry_redirects_elsewhere"
+    retryable = False
+    advice = (
+        "If that is right, add the host to `trusted_hosts` of this registry; else correct the "
+        "registry's own address in its configuration (Harbor: `external_url`)."
+    )
+
+
+class RegistryReadOnly(RegistryError):
+    """The registry takes nothing at this moment, as during its garbage collection."""
+
+    code = "registry_read_only"
+    retryable = True
+    advice = "Wait for the end of the maintenance, or switch the registry's read-only mode off."
 
 
 class RegistryUntrusted(RegistryError):

@@ -28,6 +28,7 @@ from buildah.environment import tool_environment
 from buildah.errors import BuildahError, ImageNotFound, RegistryUnreachable, StorageFull
 from buildah.manifests import Descriptor, Manifest, Platform, digest_of, parse
 from buildah.packing import pack
+from buildah.preflight import confine
 from buildah.progress import FileActivity, Meter
 from buildah.pushed import Log, Progress
 from buildah.reference import ImageReference
@@ -91,6 +92,7 @@ async def export(
         StorageFull: there is no room on the file's disk.
         ToolError: skopeo is missing, or failed in a way that is not known here.
     """
+    await confine(f"Asking for {reference}", reference.repository, registry, pushing=False)
     context = delivering(target, overwrite=wanted.overwrite)
     delivery = await anyio.to_thread.run_sync(context.__enter__)
     try:

@@ -21,6 +21,7 @@ from buildah.pushed import (
     PushedImage,
     digest_file,
     failure,
+    let_in,
     proven,
 )
 from buildah.reference import ImageReference
@@ -65,7 +66,7 @@ class StoredImage:
             if total_bytes:
                 meter.report((activity.written_bytes + activity.read_bytes) / 2 / total_bytes)
 
-        async with registry.access(workspace.home) as access:
+        async with let_in(destination, registry, workspace) as access:
             completed = await run(
                 [
                     *("buildah", *workspace.storage_arguments, "push"),
@@ -80,6 +81,6 @@ class StoredImage:
             )
         if completed.returncode:
             raise await failure(completed, destination, registry, REACHING)
-        digest = await proven(destination, registry, workspace, "buildah")
+        digest = await proven(destination, registry, workspace, "buildah", log)
         meter.finish()
         return PushedImage(digest, (self.platform,))

@@ -26,7 +26,7 @@ _RULES = (
     # ?access_token=abc&X-Amz-Signature=abc
     (
         re.compile(
-            r"(?i)([?&](?:[a-z_-]*(?:token|password|passwd|secret|signature|credential)|sig|key|code)=)"
+            r"(?i)([?&](?:[a-z_-]*(?:token|password|passwd|secret|signature|credential)|sig|key|code|_state)=)"
             r"[^&\s\"']+"
         ),
         rf"\1{MASK}",

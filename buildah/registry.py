@@ -1,6 +1,6 @@
 """Which registries and repositories one may push to, and what is there already.
 
-Knows: hosts, TLS options, the allow-list; asks a registry with skopeo.
+Knows: hosts, TLS options, the allow-list; where a tag's manifest is read.
 Must not know: who is asking, or what for.
 """
 
@@ -9,31 +9,32 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
-import logging
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
 from buildah.access import Access, Credentials, granting
-from buildah.command import run
-from buildah.diagnosis import ABSENT, REACHING, explain
-from buildah.environment import tool_environment
-from buildah.errors import (
-    InvalidReference,
-    RegistryNotAllowed,
-    RegistryUnreachable,
-    RepositoryNotAllowed,
-)
+from buildah.conversation import Conversation, converse
+from buildah.errors import InvalidReference, RegistryNotAllowed, RepositoryNotAllowed
 from buildah.reference import ImageReference
-from buildah.removal import remove_tree
-
-logger = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 15.0
+
+# Without these a registry may answer with a translation, whose digest is another.
+_MANIFESTS = ", ".join(
+    (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.docker.distribution.manifest.v1+json",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Registry:
 
     `host` has the port if it is not TLS's own; `ca_file` is PEM; `authfile` is a
     containers-auth.json, of which only this host's entries are used; in `repositories` a `*` stands
-    for anything, slashes too.
+    for anything, slashes too. `trusted_hosts` are where the registry may send us beside itself: a
+    token server, a storage behind it; they get its credentials if it says so.
     """
 
     host: str
@@ -51,6 +53,7 @@ class Registry:
     ca_file: Path | None = None
     authfile: Path | None = None
     repositories: tuple[str, ...] = ("*",)
+    trusted_hosts: tuple[str, ...] = ()
 
     def credentials(self) -> Credentials:
         """What its authfile has for it. Blocking.
@@ -89,22 +92,25 @@ class Registries:
     """The allow-list."""
 
     def __init__(self, rows: Iterable[Registry]) -> None:
-        """Take the configured registries.
+        """Take the configured registries. Each may send us to the others, too.
 
         Raises:
             ValueError: a host is none, or is there twice.
         """
         self._rows: dict[str, Registry] = {}
         for row in rows:
-            try:
-                host, repository, _ = astuple(ImageReference.parse(f"{row.host}/any"))
-            except InvalidReference as error:
-                raise ValueError(f"registry {row.host!r}: {error.message}") from error
-            if repository != "any":
-                raise ValueError(f"registry {row.host!r}: it is a host, and its port")
+            host = _host(row.host)
             if host in self._rows:
                 raise ValueError(f"registry {host!r} is configured twice")
             self._rows[host] = row
+        for host, row in self._rows.items():
+            trusted = [_host(one) for one in row.trusted_hosts]
+            others = (*trusted, *(one for one in self._rows if one != host))
+            self._rows[host] = replace(row, trusted_hosts=tuple(dict.fromkeys(others)))
+
+    def __iter__(self) -> Iterator[Registry]:
+        """Each of them, with everything that it may send us to."""
+        return iter(self._rows.values())
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -137,43 +143,43 @@ class Registries:
         return row
 
 
-async def resolve(reference: ImageReference, registry: Registry, *, scratch: Path) -> str | None:
+async def resolve(reference: ImageReference, registry: Registry) -> str | None:
     """The digest (`sha256:...`) of a tag that exists, None when it does not.
 
-    `scratch` is an existing directory for files that are removed again.
+    Raises:
+        RegistryElsewhere: the registry sends us where nobody allowed us to go.
+        RegistryError: the registry cannot be asked; the subclass says why.
+    """
+    return await converse(
+        f"Asking for {reference}",
+        reference.repository,
+        registry,
+        lambda conversation: _digest(conversation, reference),
+        actions="pull",
+        seconds=RESOLVE_SECONDS,
+    )
+
+
+def _digest(conversation: Conversation, reference: ImageReference) -> str | None:
+    manifest = conversation.place(f"/v2/{reference.repository}/manifests/{reference.tag}")
+    answer = conversation.ask("GET", manifest, accept=_MANIFESTS)
+    if answer.status == HTTPStatus.OK:
+        return f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+    if answer.status == HTTPStatus.NOT_FOUND:
+        return None
+    raise conversation.refusal(answer)
+
+
+def _host(text: str) -> str:
+    """A host as destinations have it.
 
     Raises:
-        RegistryError: the registry cannot be asked; the subclass says why.
-        ToolError: skopeo is missing, or failed in a way that is not known here.
+        ValueError: it is none.
     """
-    operation = f"Asking for {reference}"
-    home = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, None, "resolve-", scratch))
-    completed = None
     try:
-        env = await anyio.to_thread.run_sync(tool_environment, home, home)
-        async with registry.access(home) as access:
-            with anyio.move_on_after(RESOLVE_SECONDS):
-                completed = await run(
-                    # Not `--format {{.Digest}}`: that also wants an image for this machine.
-                    [
-                        "skopeo",
-                        "inspect",
-                        "--raw",
-                        *access.arguments,
-                        "--",
-                        f"docker://{reference}",
-                    ],
-                    env=env,
-                    on_line=lambda line: logger.debug("skopeo: %s", line),
-                    secrets=access.secrets,
-                )
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(remove_tree, home)
-    if completed is None:
-        raise RegistryUnreachable(f"{operation}: no answer within {RESOLVE_SECONDS:g} s.")
-    if completed.returncode == 0:
-        return f"sha256:{hashlib.sha256(completed.stdout).hexdigest()}"
-    if ABSENT.search(completed.stderr_tail):
-        return None
-    raise explain(operation, completed, REACHING)
+        host, repository, _ = astuple(ImageReference.parse(f"{text}/any"))
+    except InvalidReference as error:
+        raise ValueError(f"registry {text!r}: {error.message}") from error
+    if repository != "any":
+        raise ValueError(f"registry {text!r}: it is a host, and its port")
+    return str(host)

@@ -8,6 +8,7 @@ Must not know: what is loaded or pushed in it, or whose job it is.
         storage/  run/          root and runroot of the container storage
         tmp/                    TMPDIR, and what is unpacked on the way
         home/                   HOME: configuration of the tools, an authfile while it is needed
+    <jobs_dir>/.known/          without root: the programs' list of blobs that registries have
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _LOCK_SUFFIX = ".lock"
+# No job's name, so no sweep's prey.
+_KNOWN_BLOBS = ".known"
 
 
 class Workspace:
@@ -127,6 +130,8 @@ class Workspace:
         self.env = {
             **tool_environment(self.home, self.tmp),
             "CONTAINERS_STORAGE_CONF": str(storage_conf),
+            # Not in this workspace: what is known to be in a registry is not sent by a later one.
+            "XDG_DATA_HOME": str(self.directory.parent / _KNOWN_BLOBS),
         }
 
 

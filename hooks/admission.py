@@ -6,14 +6,15 @@ Must not know: HTTP, tokens, what becomes of the upload.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from buildah.errors import (
     BuildahError,
+    DestinationRefused,
     InvalidReference,
+    RegistryError,
+    RegistryForbidden,
     RegistryNotAllowed,
     RepositoryNotAllowed,
 )
@@ -21,10 +22,13 @@ from buildah.platforms import parse_platforms, this_platform
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry, resolve
 from hooks.budget import Budget
-from hooks.errors import ImageForbidden, InvalidImage
+from hooks.errors import ImageForbidden, InvalidImage, RegistryUnfit
 from hooks.ports import Caller
+from hooks.preflight import Preflights
 
 COMPRESSIONS = ("gzip", "zstd")
+
+_SOME_NAME = "any"
 
 
 class Admission:
@@ -37,11 +41,13 @@ class Admission:
         budget: Budget | None = None,
         overwrite: bool = True,
         default_repository: str = "",
+        preflight: bool = True,
     ) -> None:
         """Allow what these registries allow; jobs will take the disk of this budget.
 
         Without `overwrite`, a tag that is in its registry stays what it is. Images of an upload
-        without `image` go below `default_repository` (`host/path`), if there is one.
+        without `image` go below `default_repository` (`host/path`), if there is one. Without
+        `preflight`, no registry is asked before the push.
 
         Raises:
             ValueError: `default_repository` is none, or its registry does not allow it.
@@ -49,9 +55,10 @@ class Admission:
         self._registries = registries
         self._budget = budget or Budget()
         self._overwrite = overwrite
+        self._preflights = Preflights() if preflight else None
         self.default_repository = default_repository.rstrip("/")
         if self.default_repository:
-            self._check_default(f"{self.default_repository}/any")
+            self._check_default(f"{self.default_repository}/{_SOME_NAME}")
 
     def check(self, metadata: Mapping[str, str], caller: Caller) -> None:
         """Let an upload with this metadata in, or say why not.
@@ -71,6 +78,31 @@ class Admission:
         reference = _parse(image)
         self.registry(reference)
         _check_caller(reference, caller)
+
+    async def preflight(self, metadata: Mapping[str, str]) -> None:
+        """Let an upload in if its registry would take it, or cannot be asked at this moment.
+
+        What `check` refuses is not for this.
+
+        Raises:
+            ImageForbidden: the registry's user may not push there, or there is no such project.
+            RegistryUnfit: nobody's push would be taken, until somebody repairs something.
+        """
+        image = metadata.get("image")
+        if image is None and self.default_repository:
+            # Nobody knows the names yet, but one is as good as another.
+            image = f"{self.default_repository}/{_SOME_NAME}"
+        if image is None or self._preflights is None:
+            return
+        reference = _parse(image)
+        try:
+            await self._preflights.check(reference, self._registries.find(reference))
+        except DestinationRefused:
+            return
+        except RegistryForbidden as error:
+            raise ImageForbidden(error.code, error.message, error.hint) from error
+        except RegistryError as error:
+            raise RegistryUnfit(error.code, error.message, error.hint) from error
 
     def working_space(self, metadata: Mapping[str, str], length: int) -> int:
         """Bytes that the steps will need beside an archive of this length; 0 for one just kept."""
@@ -133,8 +165,7 @@ class Admission:
             buildah.errors.BuildahError: the registry could not be asked.
         """
         reference = _parse(image)
-        scratch = Path(tempfile.gettempdir())
-        return await resolve(reference, self.registry(reference), scratch=scratch)
+        return await resolve(reference, self.registry(reference))
 
 
 def _check_compression(compression: str | None) -> None:

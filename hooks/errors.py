@@ -3,7 +3,8 @@
     HookError
     ├── AdmissionRefused
     │   ├── InvalidImage        the destination cannot be parsed
-    │   └── ImageForbidden      registry or repository is not allowed
+    │   ├── ImageForbidden      registry or repository is not allowed
+    │   └── RegistryUnfit       the registry would not take it, whatever is sent
     ├── StepFailed              a step of the pipeline failed; says whether trying again can help
     └── CoordinationLost        Redis cannot be reached, or forgot us
 
@@ -35,6 +36,10 @@ class InvalidImage(AdmissionRefused):
 
 class ImageForbidden(AdmissionRefused):
     """The registry or the repository is not allowed, for anyone or for this caller."""
+
+
+class RegistryUnfit(AdmissionRefused):
+    """The registry would not take it, for a reason that is no caller's and does not pass."""
 
 
 class StepFailed(HookError):

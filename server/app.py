@@ -21,11 +21,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden
+from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden, RegistryUnfit
 from hooks.loops import again
 from server.auth import Callers
 from server.election import elected
-from server.errors import BadRequest, Forbidden, ServerError, Unavailable
+from server.errors import BadRequest, FailedDependency, Forbidden, ServerError, Unavailable
 from server.protocols.choice import METHODS, Protocols, error_headers
 from server.protocols.headers import (
     CORS_ANSWER_HEADERS,
@@ -180,7 +180,11 @@ def _problem(request: Request, error: ServerError) -> Response:
 
 
 def _answer_refusal(request: Request, error: AdmissionRefused) -> Response:
-    kind = Forbidden if isinstance(error, ImageForbidden) else BadRequest
+    kind: type[ServerError] = BadRequest
+    if isinstance(error, ImageForbidden):
+        kind = Forbidden
+    elif isinstance(error, RegistryUnfit):
+        kind = FailedDependency
     return _problem(request, kind(error.message, error.hint, code=error.code))
 
 

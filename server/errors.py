@@ -14,6 +14,7 @@
     ├── TooLarge              413   more bytes than the upload or the server takes
     ├── UnsupportedMediaType  415   Content-Type does not fit
     ├── UploadLocked          423   another request is writing
+    ├── FailedDependency      424   the registry would not take the image, whoever asks
     ├── HeadTooLarge          431   request line and headers are too long
     ├── ChecksumMismatch      460   the bytes are not the promised ones; none of them was kept
     ├── Unavailable           503   stopping, or Redis is away
@@ -158,6 +159,16 @@ class UploadLocked(ServerError):
 
     status = HTTPStatus.LOCKED
     code = "locked"
+
+
+class FailedDependency(ServerError):
+    """The registry would not take the image, until its operator or ours repairs something.
+
+    Not 502: clients repeat a request for hours when a server answers that.
+    """
+
+    status = HTTPStatus.FAILED_DEPENDENCY
+    code = "registry_error"
 
 
 class HeadTooLarge(ServerError):

@@ -8,12 +8,11 @@ Spec: tus 1.0.0, Concatenation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from anyio import to_thread
 
 from hooks.events import UploadEvent, UploadRemoved
-from hooks.ports import Caller as AdmittedCaller
 from server.auth import Action, Caller, authorize
 from server.errors import BadRequest, Conflict, Gone, NotFound
 from server.finder import Found
@@ -27,12 +26,10 @@ class FinalUploads:
     def __init__(
         self,
         reception: Reception,
-        admit: Callable[[Mapping[str, str], AdmittedCaller], None],
         emit: Callable[[UploadEvent], None],
     ) -> None:
-        """Wire the parts; `admit` is the hooks' admission."""
+        """Wire the parts."""
         self._reception = reception
-        self._admit = admit
         self._emit = emit
         self._store = reception.store
         self._finder = reception.finder
@@ -59,7 +56,7 @@ class FinalUploads:
             )
         if known is not None and await to_thread.run_sync(self._is_settled, known):
             return await self._reception.receivable(upload.id, caller, Action.READ)
-        self._admit(upload.metadata, caller)
+        await self._reception.admit(upload.metadata, caller)
         owners = [await self._check_part(part, upload.id, caller) for part in upload.parts]
         await self._check_size(upload)
         await self._begin(upload)

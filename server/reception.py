@@ -48,6 +48,9 @@ class Admission(Protocol):
     def check(self, metadata: Mapping[str, str], caller: AdmittedCaller) -> None:
         """Return, or raise an AdmissionRefused with the reason."""
 
+    async def preflight(self, metadata: Mapping[str, str]) -> None:
+        """The same, asking the registry; it takes some seconds at most."""
+
     def working_space(self, metadata: Mapping[str, str], length: int) -> int:
         """Bytes that what follows the upload will need beside the archive."""
 
@@ -94,11 +97,20 @@ class Reception:
         authorize(caller, Action.CREATE, None)
         self.check_size(upload.length)
         if not upload.partial:
-            self._admission.check(upload.metadata, caller)
+            await self.admit(upload.metadata, caller)
         await to_thread.run_sync(self._begin, upload)
         found = await self._look(upload)
         self.announce(found)
         return found
+
+    async def admit(self, metadata: Mapping[str, str], caller: Caller) -> None:
+        """Refuse what may not go there, or would not be taken there.
+
+        Raises:
+            AdmissionRefused: with the reason.
+        """
+        self._admission.check(metadata, caller)
+        await self._admission.preflight(metadata)
 
     def announce(self, found: Found) -> None:
         """Tell that the upload is there, and whole if it is."""

@@ -101,7 +101,7 @@ class Runtime:
             self.relay.emit,
             max_size=settings.max_size,
         )
-        self.finals = FinalUploads(self.reception, self.admission.check, self.relay.emit)
+        self.finals = FinalUploads(self.reception, self.relay.emit)
         self.termination = Termination(self.store, self.locker, self.lifecycle, self.relay.emit)
         times = Times(settings.finished_ttl_hours, settings.history_days)
         expiry = Expiry(self.store, self.locker, finder, self.relay.emit, times)
@@ -185,6 +185,7 @@ def admission(settings: Settings, budget: Budget) -> Admission:
             budget=budget,
             overwrite=settings.overwrite == "allow",
             default_repository=settings.default_repository,
+            preflight=settings.preflight,
         )
     except ValueError as error:
         raise SettingsError(f"settings: {error}") from error
@@ -217,6 +218,7 @@ def registries(settings: Settings) -> Registries:
             ca_file=row.ca_file,
             authfile=row.authfile,
             repositories=row.repositories,
+            trusted_hosts=row.trusted_hosts,
         )
         for row in settings.registries
     )

@@ -45,6 +45,7 @@ class RegistryRow(BaseModel):
     ca_file: Path | None = None
     authfile: Path | None = None
     repositories: tuple[str, ...] = ("*",)
+    trusted_hosts: tuple[str, ...] = ()
 
 
 class Settings(BaseSettings):
@@ -75,7 +76,13 @@ class Settings(BaseSettings):
     registries: tuple[RegistryRow, ...] = Field(
         (),
         description="Where images may go: rows of `host`, `plain_http`, `tls_verify`, `ca_file`, "
-        "`authfile`, `repositories`. In the environment as JSON.",
+        "`authfile`, `repositories`, `trusted_hosts` (where else it may send us: a token server, a "
+        "storage). In the environment as JSON.",
+    )
+    preflight: bool = Field(
+        True,
+        description="Ask the registry before an upload is taken whether a push would be let in. "
+        "One that is away for now refuses nothing.",
     )
     default_repository: str = Field(
         "",

@@ -130,7 +130,7 @@ class UploadsApi:
         metadata = {"image": question["image"]} if question["image"] else {}
         length = question["length"] or 0
         self._reception.check_size(length)
-        self._admission.check(metadata, caller)
+        await self._reception.admit(metadata, caller)
         await to_thread.run_sync(self._reception.check_space, length, metadata)
 
     async def _digest_there(self, question: dict[str, Any]) -> str | None:

@@ -33,6 +33,8 @@ def row(registry: RunningRegistry, **changes: object) -> dict[str, Any]:
         settings["ca_file"] = str(found.ca_file)
     if found.authfile:
         settings["authfile"] = str(found.authfile)
+    if found.trusted_hosts:
+        settings["trusted_hosts"] = found.trusted_hosts
     return settings
 
 

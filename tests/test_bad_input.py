@@ -94,7 +94,7 @@ def test_a_wrong_password(serve: Serve, secure_registry: RunningRegistry, tmp_pa
     authfile = write_authfile(
         tmp_path / "wrong.json", secure_registry.host, password="not-the-password"
     )
-    server = serve(registries=[row(secure_registry, authfile=authfile)])
+    server = serve(registries=[row(secure_registry, authfile=authfile)], preflight=False)
     archive = write_docker_archive(tmp_path / "llm.tar")
     upload = upload_by_tuspy(server, archive.path, {"image": f"{secure_registry.host}/a/b"})
     error = failed(server, upload, "push")
@@ -106,7 +106,7 @@ def test_a_wrong_password(serve: Serve, secure_registry: RunningRegistry, tmp_pa
 def test_a_certificate_that_is_not_trusted(
     serve: Serve, secure_registry: RunningRegistry, tmp_path: Path
 ) -> None:
-    server = serve(registries=[row(secure_registry, ca_file=None)])
+    server = serve(registries=[row(secure_registry, ca_file=None)], preflight=False)
     archive = write_docker_archive(tmp_path / "llm.tar")
     upload = upload_by_tuspy(server, archive.path, {"image": f"{secure_registry.host}/a/b"})
     error = failed(server, upload, "push")
@@ -135,7 +135,7 @@ def test_a_registry_that_is_down_is_waited_for(serve: Serve, tmp_path: Path) -> 
 @needs_containers
 def test_a_registry_that_does_not_exist(serve: Serve, tmp_path: Path) -> None:
     host = "no-such-host.invalid:5000"
-    server = serve(registries=[{"host": host, "plain_http": True}])
+    server = serve(registries=[{"host": host, "plain_http": True}], preflight=False)
     archive = write_docker_archive(tmp_path / "llm.tar")
     upload = upload_by_tuspy(server, archive.path, {"image": f"{host}/a/b"})
     error = failed(server, upload, "push")
@@ -175,7 +175,7 @@ def test_a_disk_that_would_hold_the_archive_but_not_the_work(serve: Serve, tmp_p
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
     try:
-        server = serve(data_dir=disk / "data", registries=[{"host": "r.test"}])
+        server = serve(data_dir=disk / "data", registries=[{"host": "r.test"}], preflight=False)
         length = {**TUS, "Upload-Length": str(30 * MIB)}
         kept = ask(server.port, "POST", "/files/", length)
         assert kept.status == 201

@@ -33,7 +33,10 @@ def bearer(name: str) -> dict[str, str]:
 @pytest.fixture
 def guarded(serve: Serve, tmp_path: Path) -> LiveServer:
     return serve(
-        tokens_file=tokens_file(tmp_path), registries=[{"host": "registry.test"}], run_worker=False
+        tokens_file=tokens_file(tmp_path),
+        registries=[{"host": "registry.test"}],
+        preflight=False,
+        run_worker=False,
     )
 
 

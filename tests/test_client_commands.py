@@ -200,7 +200,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     ]
     tokens.write_text("\n".join(rows))
     registries = [{"host": "registry.example", "repositories": ["team/*"]}]
-    with LiveServer(directory, tokens_file=tokens, registries=registries) as server:
+    with LiveServer(
+        directory, tokens_file=tokens, registries=registries, preflight=False
+    ) as server:
         yield server
 
 

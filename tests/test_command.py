@@ -138,6 +138,7 @@ async def test_secrets_are_seen_nowhere() -> None:
         ("Get https://token@r.example/v2/", "Get https://***@r.example/v2/"),
         ("GET /x?service=a&access_token=abc&b=c", "GET /x?service=a&access_token=***&b=c"),
         ("PUT https://s3/x?X-Amz-Signature=ab&y=1", "PUT https://s3/x?X-Amz-Signature=***&y=1"),
+        ("to http://r/uploads/1?_state=ab-c&digest=d", "to http://r/uploads/1?_state=***&digest=d"),
         ('{"token": "abc", "expires": 3}', '{"token": "***", "expires": 3}'),
         ('{"password":"a b"}', '{"password":"***"}'),
         ("Copying blob sha256:ab", "Copying blob sha256:ab"),

@@ -237,6 +237,10 @@ def test_a_program_that_was_killed() -> None:
         ("Error: first\nCopying\nError: second\nmore\n", "second"),
         ('time="x" level=fatal msg="a \\"b\\" c"\n', 'a "b" c'),
         ("Error: " + "x" * 1000, "..." + "x" * 400),
+        (
+            "Error: a: errors:\ndenied: b\nunauthorized: c\nunauthorized: c\n",
+            "a: errors: denied: b; unauthorized: c",
+        ),
     ],
 )
 def test_last_words(tail: str, words: str) -> None:

@@ -125,7 +125,7 @@ async def test_an_image_arrives_as_it_was_saved(
     archive = ARCHIVES[kind](tmp_path / "archive")
     destination = ImageReference.parse(f"{server.host}/team/app:v1")
     registry = server.registry()
-    assert await resolve(destination, registry, scratch=tmp_path) is None
+    assert await resolve(destination, registry) is None
 
     loading, pushing = Seen(), Seen()
     image = await load_it(archive.path, workspace, loading)
@@ -133,7 +133,7 @@ async def test_an_image_arrives_as_it_was_saved(
     pushed = await push_it(image, server, workspace, pushing)
 
     assert server.config_digest(str(destination)) == archive.image_id
-    assert await resolve(destination, registry, scratch=tmp_path) == pushed.digest
+    assert await resolve(destination, registry) == pushed.digest
     assert pushed.platforms == (PLATFORM,)
     loading.check_progress(archive.size)
     pushing.check_progress(pushing.steps[-1][1])

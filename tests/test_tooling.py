@@ -320,6 +320,13 @@ def test_set_up_from_nothing_works_at_a_path_with_spaces_and_then_costs_nothing(
     assert time.monotonic() - begun < 1
 
 
+def test_the_tests_that_buildah_readme_names_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "buildah" / "README.md").read_text()))
+    assert len(named) > 50
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
+
+
 def test_the_files_that_server_readme_names_are_there() -> None:
     table = (ROOT / "server" / "README.md").read_text().partition("## What is supported")[2]
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", table))
