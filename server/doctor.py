@@ -13,7 +13,8 @@ from dataclasses import asdict
 from buildah.engine import ENGINES
 from server.checkup import place, programs, reach
 from server.checkup.check import Check
-from server.settings import Settings
+from server.runtime import registries
+from server.settings import Settings, SettingsError
 
 
 def report(settings: Settings, *, as_json: bool = False) -> tuple[str, int]:
@@ -39,8 +40,12 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
     if not settings.registries:
         yield reach.no_registry()
-    for row in settings.registries:
-        yield reach.registry(row)
+    try:
+        rows = list(registries(settings))
+    except SettingsError as error:
+        yield reach.wrong(str(error))
+    else:
+        yield from map(reach.registry, rows)
 
 
 def _shown(check: Check) -> str:

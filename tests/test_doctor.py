@@ -20,6 +20,7 @@ from server.doctor import checks, report
 from server.settings import Settings, load
 from tests.redis_servers import PASSWORD, RedisServer, redis_server
 from tests.registries import free_port, missing_programs, serving
+from tests.token_server import TokenServer, serving_with_tokens
 
 __all__ = ["redis_server"]
 
@@ -288,7 +289,7 @@ def test_a_registry_that_answers_is_ok(tmp_path: Path) -> None:
     with serving(tmp_path / "registry") as registry:
         row = reach(tmp_path, host=registry.host, plain_http=True)
     assert row.ok
-    assert row.found == "GET /v2/ answers 200"
+    assert row.found == "answers as a registry"
 
 
 @needs_registry
@@ -297,16 +298,17 @@ def test_a_registry_that_asks_for_a_password_over_trusted_tls_is_ok(tmp_path: Pa
         trusted = reach(tmp_path, host=registry.host, ca_file=registry.ca_file)
         unverified = reach(tmp_path, host=registry.host, tls_verify=False)
         untrusted = reach(tmp_path, host=registry.host)
-    assert (trusted.ok, trusted.found) == (True, "GET /v2/ answers 401")
+    assert (trusted.ok, trusted.found) == (True, "answers as a registry")
     assert unverified.ok
     assert not untrusted.ok
-    assert "CERTIFICATE_VERIFY_FAILED" in untrusted.found
+    assert "certificate is not trusted" in untrusted.found
     assert "ca_file" in untrusted.how_to_get
 
 
 def test_something_else_on_the_port_is_not_a_registry(tmp_path: Path, not_a_registry: str) -> None:
     plain = reach(tmp_path, host=not_a_registry, plain_http=True)
-    assert (plain.ok, plain.found) == (False, "GET /v2/ answers 501")
+    assert not plain.ok
+    assert "StatusCode: 501" in plain.found
     assert not reach(tmp_path, host=not_a_registry).ok
 
 
@@ -315,6 +317,25 @@ def test_a_registry_that_is_away_or_a_file_that_is_missing_is_said(tmp_path: Pat
     assert "refused" in reach(tmp_path, host=closed, plain_http=True).found
     row = reach(tmp_path, host=closed, plain_http=True, authfile=tmp_path / "absent.json")
     assert "absent.json" in row.found
+
+
+@needs_registry
+def test_a_token_server_that_is_not_allowed_is_named(tmp_path: Path) -> None:
+    with TokenServer() as tokens, serving_with_tokens(tmp_path / "registry", tokens) as registry:
+        row = {"host": registry.host, "plain_http": True}
+        strange = reach(tmp_path, **row)
+        trusted = reach(tmp_path, **row, trusted_hosts=[tokens.host])
+    assert not strange.ok
+    assert tokens.realm in strange.found
+    assert "trusted_hosts" in strange.how_to_get
+    assert trusted.ok
+    assert tokens.asked == []
+
+
+def test_a_host_that_is_none_is_said(tmp_path: Path) -> None:
+    row = found(settings(tmp_path, registries=[{"host": "https://registry.example/"}]))["registry"]
+    assert not row.ok
+    assert "https://registry.example/" in row.found
 
 
 def test_no_registry_at_all_is_a_note(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ def test_a_wrong_variable_is_refused(tmp_path: Path) -> None:
     [
         ({"TUSBOAT_DATA_DIR": "/dev/null/x"}, "data_dir /dev/null/x"),
         ({"TUSBOAT_REDIS_URL": "http://user:secret@host"}, "redis_url"),
+        ({"TUSBOAT_REGISTRIES": '[{"host": "https://r.test/"}]'}, "registry 'https://r.test/'"),
+        (
+            {"TUSBOAT_REGISTRIES": '[{"host": "r.test", "trusted_hosts": ["s.test/x"]}]'},
+            "registry 's.test/x'",
+        ),
         ({"TUSBOAT_HOST": "203.0.113.7", "TUSBOAT_INSECURE_NO_AUTH": "true"}, "203.0.113.7"),
     ],
 )

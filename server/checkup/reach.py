@@ -1,34 +1,26 @@
 """Checks of the registries: whether each answers as one, and whether its files can be read.
 
-Knows: `GET /v2/`, TLS.
+Knows: that `buildah` greets registries.
 Must not know: passwords; a registry that asks for one has answered.
 """
 
 from __future__ import annotations
 
-import ssl
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-
+from buildah.conversation import Conversation
+from buildah.errors import RegistryError
+from buildah.registry import Registry
 from server.checkup.check import Check
-from server.settings import RegistryRow
 
-_CONNECT_SECONDS = 5
+_GREET_SECONDS = 5
 
 
-def registry(row: RegistryRow) -> Check:
-    """Whether one configured registry can be reached from here."""
+def registry(row: Registry) -> Check:
+    """Whether one configured registry can be reached, and sends us only where we may go."""
     try:
-        if row.authfile:
-            row.authfile.read_bytes()
-        status = _status(row)
-    except (OSError, HTTPException) as error:
-        return _check(row, f"{type(error).__name__}: {error}", ok=False)
-    known = status < HTTPStatus.MULTIPLE_CHOICES or status in (
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-    )
-    return _check(row, f"GET /v2/ answers {status}", ok=known)
+        Conversation("GET /v2/", "any", row, seconds=_GREET_SECONDS).greet()
+    except RegistryError as error:
+        return _check(row, error.message, error.hint, ok=False)
+    return _check(row, "answers as a registry", "", ok=True)
 
 
 def no_registry() -> Check:
@@ -43,25 +35,10 @@ def no_registry() -> Check:
     )
 
 
-def _status(row: RegistryRow) -> int:
-    connection = _connection(row)
-    try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status
-    finally:
-        connection.close()
+def wrong(fault: str) -> Check:
+    """The row where the setting itself is wrong."""
+    return Check("registry", False, fault, "starting at all", "correct the setting `registries`")
 
 
-def _connection(row: RegistryRow) -> HTTPConnection:
-    if row.plain_http:
-        return HTTPConnection(row.host, timeout=_CONNECT_SECONDS)
-    trust = ssl.create_default_context(cafile=row.ca_file)
-    if not row.tls_verify:
-        trust.check_hostname = False
-        trust.verify_mode = ssl.CERT_NONE
-    return HTTPSConnection(row.host, timeout=_CONNECT_SECONDS, context=trust)
-
-
-def _check(row: RegistryRow, found: str, *, ok: bool) -> Check:
-    how_to_get = "check host, plain_http, ca_file and authfile of its row, and the way there"
+def _check(row: Registry, found: str, how_to_get: str, *, ok: bool) -> Check:
     return Check(f"registry {row.host}", ok, found, "pushing images to it", how_to_get)
