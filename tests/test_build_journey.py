@@ -228,6 +228,28 @@ def test_a_killed_server_leaves_no_build_and_builds_again(
     nothing_of_it(builder)
 
 
+def test_two_builds_at_once(
+    builder: LiveServer, registry: RunningRegistry, base: str, tmp_path: Path
+) -> None:
+    # Each waits for a moment, writes to the same place and looks whom it sees there.
+    step = "echo $0 > /tmp/who; sleep 3; cat /tmp/who > /seen; ls -d /proc/[0-9]* | wc -w >> /seen"
+    uploads = {}
+    for name in ("a", "b"):
+        text = f"FROM {base} AS one\nRUN {step.replace('$0', name)}\n"
+        text += "FROM scratch\nCOPY --from=one /seen /seen\n"
+        archive = write_context(tmp_path / f"{name}.tar", {"Dockerfile": text})
+        image = f"{registry.host}/team/at-once:{name}"
+        uploads[name] = upload_by_tuspy(builder, archive, {"image": image})
+    for name, upload in uploads.items():
+        assert ended(builder, upload)["status"] == "done"
+        image = f"{registry.host}/team/at-once:{name}"
+        seen = files_of_image(registry, image, tmp_path / f"pulled-{name}")["seen"]
+        who, processes = seen.decode().split()
+        assert who == name
+        assert int(processes) < 15
+    nothing_of_it(builder)
+
+
 def test_a_build_that_takes_too_long_fails_the_upload(
     serve: Serve, registry: RunningRegistry, base: str, tmp_path: Path
 ) -> None:
