@@ -24,27 +24,25 @@ import anyio.to_thread
 from anyio import from_thread
 
 from buildah.bases import Base, BaseImages, pull
+from buildah.build_failure import build_failure
 from buildah.built import BuiltImage
-from buildah.command import Completed, run
+from buildah.command import run
 from buildah.containerfile import base_images
 from buildah.context import Context
-from buildah.diagnosis import explain
 from buildah.environment import NOTHING, tool_environment
 from buildah.errors import (
     BaseImageRefused,
     BuildahError,
     BuildError,
-    BuildFailed,
     BuildTimedOut,
     BuildTooBig,
-    StorageFull,
     ToolFailed,
 )
 from buildah.platforms import this_platform
 from buildah.push import StoredImage
 from buildah.pushed import Log
 from buildah.removal import remove_tree
-from buildah.sandbox import IdRange, id_range, refuse_unsafe, sandboxed
+from buildah.sandbox import IdRange, entering, id_range, refuse_unsafe, sandboxed
 from buildah.sizes import GIB, KIB
 from buildah.transcript import Transcript
 from buildah.workspace import Workspace
@@ -57,36 +55,10 @@ _OPERATION = "Building the image"
 _DIRECTORY = "build"
 _MEASURE_SECONDS = 1.0
 _FREE_INODES = 0.02
-_WORDS_LINES = 3
-_WORDS_CHARS = 400
 
 _IMAGE_ID = re.compile(r"sha256:([0-9a-f]{64})")
-# What buildah prints of its own inside, two kilobytes each time.
-_REQUEST = re.compile(r"copier\.request\{.*?RemoveOptions:[^}]*\}\}: ")
 _DU = re.compile(r"(\d+)\s")
 _STEP = re.compile(r"STEP \d+/\d+: .*")
-_NOT_OF_A_STEP = re.compile(r"STEP \d+/\d+: |^subprocess exited with |level=(error|warn)")
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_NOT_KNOWN = re.compile(r"image not known|rejected by policy|no stage or image found")
-# What a step itself says is a hint, not a proof: it may say anything.
-_HINTS = (
-    (
-        re.compile(r"exec format error", re.IGNORECASE),
-        "A RUN step for another architecture needs an emulator on the worker (qemu-user-static "
-        "with binfmt); COPY alone does not.",
-    ),
-    (
-        _NO_SPACE,
-        "A step found no room: in the worker's data directory, or in the 64 MiB of /dev/shm.",
-    ),
-    (
-        re.compile(
-            r"network is unreachable|could not (resolve|connect)|name resolution", re.IGNORECASE
-        ),
-        "Builds have no network here: put what a step needs into the context or the base image, "
-        "or ask the operator for the setting `build_network`.",
-    ),
-)
 # Without CAP_SYS_CHROOT no step leaves its directory.
 _CONFINEMENT = ("--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT", "--http-proxy=false")
 # What a step may have at most. A fork bomb ends at its limit.
@@ -138,11 +110,6 @@ async def build(
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(remove_tree, directory)
     raise BuildTimedOut(f"{_OPERATION}: it took more than {options.timeout_seconds:g} s.")
-
-
-def entering() -> tuple[str, ...]:
-    """The command through which a program gets root's powers, over our own files only."""
-    return () if os.geteuid() == 0 else ("buildah", "unshare", "--")
 
 
 class _Build:
@@ -245,7 +212,7 @@ class _Build:
         await anyio.to_thread.run_sync(transcript.end)
         if completed.returncode:
             await refuse_unsafe(completed, log)
-            raise await anyio.to_thread.run_sync(self._failure, completed, transcript.tail)
+            raise build_failure(_OPERATION, completed, transcript.tail)
         found = _IMAGE_ID.fullmatch(await anyio.to_thread.run_sync(image_id.read_text))
         if found is None:
             raise ToolFailed(f"{_OPERATION}: buildah named no image.")
@@ -270,20 +237,6 @@ class _Build:
         self._log(line)
         if step := _STEP.search(line):
             self._note(step[0])
-
-    def _failure(self, completed: Completed, tail: list[str]) -> BuildahError:
-        if completed.returncode < 0:
-            return explain(_OPERATION, completed, ())
-        said, error = _split(tail)
-        words = error[:_WORDS_CHARS]
-        if _NO_SPACE.search(error):
-            return StorageFull(f"{_OPERATION}: there is no room left in the job's directory.")
-        if _NOT_KNOWN.search(error):
-            return BaseImageRefused(f"{_OPERATION}: {words}.")
-        said = [line for line in said if not _NOT_OF_A_STEP.search(line)][-_WORDS_LINES:]
-        about = f"; it said: {' / '.join(said)[-_WORDS_CHARS:]}" if said else ""
-        hints = (hint for symptom, hint in _HINTS if symptom.search("\n".join(tail)))
-        return BuildFailed(f"{_OPERATION}: {words}{about}.", hint=next(hints, None))
 
     async def _hold_size(self, scope: anyio.CancelScope) -> None:
         """Look again and again how much disk the workspace has; end the scope if it is too much."""
@@ -315,15 +268,6 @@ def _limits() -> Iterator[str]:
         _, hard = resource.getrlimit(number)
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         yield f"--ulimit={name}={most}:{most}"
-
-
-def _split(tail: list[str]) -> tuple[list[str], str]:
-    """What was said before the program's own error, and that error, all its lines."""
-    for index in range(len(tail) - 1, -1, -1):
-        if tail[index].startswith("Error: "):
-            error = " ".join(line.strip() for line in tail[index:])
-            return tail[:index], _REQUEST.sub("", error.removeprefix("Error: "))
-    return tail[:-1], (tail or ["it said nothing"])[-1]
 
 
 def _inodes_run_out(directory: Path) -> bool:

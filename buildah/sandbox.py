@@ -14,6 +14,8 @@ the kernel ends everything that it started and unmounts everything that it mount
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ from pathlib import Path
 import anyio.to_thread
 
 from buildah.command import Completed, run
+from buildah.environment import PATH
 from buildah.errors import BuildUnsafe
+
+logger = logging.getLogger(__name__)
 
 _OPERATION = "Shutting the build in"
 
@@ -71,7 +76,7 @@ ln -s pts/ptmx dev/ptmx
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 mount -t tmpfs -o size=64m,mode=1777 tmpfs dev/shm
 mount -t proc -o nosuid,nodev,noexec proc proc
-ln -s "$TMPDIR" var/tmp
+ln -s "${TMPDIR:-/tmp}" var/tmp
 while [ "$1" != -- ]; do
   mkdir -p ".$1"
   mount --bind "$1" ".$1"
@@ -103,6 +108,11 @@ class IdRange:
         """The options for buildah: root in the build is nobody outside it."""
         row = f"0:{self.first}:{self.count}"
         return (f"--userns-uid-map={row}", f"--userns-gid-map={row}")
+
+
+def entering() -> tuple[str, ...]:
+    """The command through which a program gets root's powers, over our own files only."""
+    return () if os.geteuid() == 0 else ("buildah", "unshare", "--")
 
 
 def sandboxed(
@@ -143,6 +153,30 @@ async def id_range(entering: Sequence[str], env: Mapping[str, str]) -> IdRange:
     if count < 1:
         raise BuildUnsafe(f"{_OPERATION}: this user has no subordinate ids (/etc/subuid).")
     return IdRange(1, count)
+
+
+async def try_out(directory: Path, *, network: bool) -> None:
+    """Make a sandbox for nothing, in an empty directory.
+
+    Raises:
+        BuildUnsafe: none can be made here.
+        ToolMissing: what makes it is not installed.
+    """
+    root, log = directory / "root", directory / "log"
+    await anyio.to_thread.run_sync(root.mkdir)
+    env = {"PATH": PATH, **dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(directory))}
+    await id_range(entering(), env)
+    completed = await run(
+        [
+            *entering(),
+            *sandboxed(
+                ["true"], mount_point=root, log=log, directories=[directory], network=network
+            ),
+        ],
+        env=env,
+        on_line=lambda line: logger.debug("sandbox: %s", line),
+    )
+    await refuse_unsafe(completed, log)
 
 
 async def refuse_unsafe(completed: Completed, log: Path) -> None:

@@ -38,6 +38,8 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield programs.open_files()
     loads = ENGINES[settings.engine].loads
     yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
+    if settings.builds:
+        yield place.sandbox(settings.data_dir, network=settings.build_network)
     if not settings.registries:
         yield reach.no_registry()
     try:

@@ -233,16 +233,35 @@ def test_the_storage_driver_that_is_set_is_tried(tmp_path: Path) -> None:
     assert found(settings(tmp_path, engine="skopeo"))["job directories"].ok
 
 
-def rows_in(tmp_path: Path, *prefix: str) -> dict[str, dict[str, Any]]:
+def rows_in(tmp_path: Path, *prefix: str, **settings: Any) -> dict[str, dict[str, Any]]:
     """The rows that another process sees, started with `prefix`."""
     ask = (
-        "import sys; from server.doctor import report; from server.settings import load; "
-        "print(report(load(overrides={'data_dir': sys.argv[1]}), as_json=True)[0])"
+        "import json, sys; from server.doctor import report; from server.settings import load; "
+        "print(report(load(overrides=json.loads(sys.argv[1])), as_json=True)[0])"
     )
+    given = json.dumps({"data_dir": str(tmp_path), **settings})
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True
+        [*prefix, sys.executable, "-c", ask, given], capture_output=True, text=True, check=True
     )
     return {row["name"]: row for row in json.loads(done.stdout)["checks"]}
+
+
+@only_root
+def test_with_builds_the_sandbox_is_tried(tmp_path: Path) -> None:
+    assert "sandbox for builds" not in found(settings(tmp_path))
+    check = found(settings(tmp_path / "not" / "yet", builds=True))["sandbox for builds"]
+    assert check.ok, check
+    assert list(tmp_path.iterdir()) == []
+
+
+@only_root
+def test_a_sandbox_that_the_kernel_refuses_is_missing(tmp_path: Path) -> None:
+    prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
+    row = rows_in(tmp_path, *prefix, builds=True)["sandbox for builds"]
+    assert not row["ok"]
+    assert row["required"]
+    assert "Operation not permitted" in row["found"]
+    assert "util-linux" in row["how_to_get"]
 
 
 @only_root

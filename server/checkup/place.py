@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from buildah.errors import StorageUnsuitable
+import anyio
+
+from buildah.errors import BuildahError, StorageUnsuitable
 from buildah.place import require_suitable
 from buildah.removal import mounts
+from buildah.sandbox import try_out
 from server.checkup.check import Check
 from server.locker import probe_locks
 from server.space import GIB, MIB, free_bytes, reserve
@@ -26,8 +30,7 @@ def place(data_dir: Path, storage_driver: str | None) -> Iterator[Check]:
     """The directory where data would lie, or where it would be made."""
     there = data_dir.absolute()
     try:
-        while not there.exists():
-            there = there.parent
+        there = _there(data_dir)
         scratch = tempfile.TemporaryDirectory(prefix=".tusboat-doctor-", dir=there)
     except OSError as error:
         yield _data_directory(f"{data_dir}: {there}: {error.strerror}", ok=False)
@@ -39,6 +42,27 @@ def place(data_dir: Path, storage_driver: str | None) -> Iterator[Check]:
         yield _reservation(Path(name))
         yield _space(Path(name))
         yield _storage(Path(name), storage_driver)
+
+
+def sandbox(data_dir: Path, *, network: bool) -> Check:
+    """Whether a build can be shut in there; the data directory itself was looked at before."""
+    ok, found, how_to_get = True, "builds are shut in", ""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tusboat-doctor-", dir=_there(data_dir)) as name:
+            anyio.run(partial(try_out, Path(name), network=network))
+    except BuildahError as error:
+        ok, found, how_to_get = False, error.message, error.hint
+    except OSError as error:
+        ok, found = False, str(error)
+    return Check("sandbox for builds", ok, found, "the setting `builds`", how_to_get)
+
+
+def _there(data_dir: Path) -> Path:
+    """The directory itself, or the nearest above it that is there."""
+    there = data_dir.absolute()
+    while not there.exists():
+        there = there.parent
+    return there
 
 
 def _data_directory(found: str, *, ok: bool) -> Check:
