@@ -33,7 +33,7 @@ from buildah.removal import mounts, remove_tree
 logger = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
-_LOCK_SUFFIX = ".lock"
+LOCK_SUFFIX = ".lock"
 # No job's name, so no sweep's prey.
 _KNOWN_BLOBS = ".known"
 
@@ -66,7 +66,7 @@ class Workspace:
         jobs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         jobs_dir = jobs_dir.resolve()
         refuse_unsuitable(jobs_dir, storage_driver, mounts())
-        lock = _take_lock(jobs_dir / f"{job_id}{_LOCK_SUFFIX}")
+        lock = _take_lock(jobs_dir / f"{job_id}{LOCK_SUFFIX}")
         if lock is None:
             raise WorkspaceBusy(f"Opening the workspace of job {job_id}: it is open already.")
         workspace = cls(jobs_dir / job_id, lock, storage_driver)
@@ -80,6 +80,13 @@ class Workspace:
                 ) from error
             raise
         return workspace
+
+    @property
+    def lock_descriptor(self) -> int:
+        """The open file of its lock, whose content says what it needs."""
+        if self._lock is None:
+            raise ValueError(f"the workspace of job {self.directory.name} is closed")
+        return self._lock
 
     @property
     def storage_arguments(self) -> tuple[str, ...]:
@@ -98,7 +105,7 @@ class Workspace:
         try:
             remove_tree(self.directory)
             # Whoever gets this lock from now on sees that its file is not there any more.
-            self.directory.with_name(self.directory.name + _LOCK_SUFFIX).unlink(missing_ok=True)
+            self.directory.with_name(self.directory.name + LOCK_SUFFIX).unlink(missing_ok=True)
         finally:
             os.close(lock)
 
@@ -139,10 +146,10 @@ def sweep_workspaces(jobs_dir: Path) -> list[str]:
     """Remove every workspace that nobody has open; returns their job ids. Blocking."""
     if not jobs_dir.is_dir():
         return []
-    names = {entry.name.removesuffix(_LOCK_SUFFIX) for entry in jobs_dir.iterdir()}
+    names = {entry.name.removesuffix(LOCK_SUFFIX) for entry in jobs_dir.iterdir()}
     removed = []
     for job_id in sorted(filter(_JOB_ID.fullmatch, names)):
-        lock = _take_lock(jobs_dir / f"{job_id}{_LOCK_SUFFIX}")
+        lock = _take_lock(jobs_dir / f"{job_id}{LOCK_SUFFIX}")
         if lock is None:
             continue
         try:

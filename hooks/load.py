@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from buildah.errors import ArchiveError, ArchiveNotChosen, BuildahError, BuildsO
 from buildah.opening import OpenedArchive, open_archive
 from buildah.progress import Meter, Share
 from buildah.reference import ImageReference
+from buildah.reservation import reserve
 from buildah.selection import Choice, Order, choose
 from buildah.workspace import Workspace
 from hooks.admission import Admission
@@ -92,7 +92,8 @@ class LoadImage:
         if not wanted:
             context.document.note(FOUND)
             return
-        await anyio.to_thread.run_sync(self._check_space, opened)
+        needed_bytes = self._budget.needed_bytes(opened.plain_bytes, layout=opened.is_layout)
+        await anyio.to_thread.run_sync(reserve, context.workspace, needed_bytes)
         images = await ready_images(
             self._engine,
             opened,
@@ -187,18 +188,6 @@ class LoadImage:
         # An engine without a storage must not be refused for what only a storage lacks.
         driver = self._budget.storage_driver if self._engine.loads else "vfs"
         return Workspace.open(self._jobs_dir, job_id, storage_driver=driver)
-
-    def _check_space(self, opened: OpenedArchive) -> None:
-        needed_bytes = self._budget.needed_bytes(opened.plain_bytes, layout=opened.is_layout)
-        free_bytes = shutil.disk_usage(self._jobs_dir).free
-        if free_bytes < needed_bytes:
-            raise StepFailed(
-                "storage_full",
-                f"loading needs about {needed_bytes} bytes below {self._jobs_dir}, "
-                f"{free_bytes} bytes are free",
-                "Free disk space (`tusboat gc` removes what is expired), then try again.",
-                retryable=True,
-            )
 
 
 async def check_destination(admission: Admission, destination: ImageReference) -> None:
