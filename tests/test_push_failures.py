@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,8 +19,9 @@ from buildah.registry import Registry
 from buildah.workspace import Workspace
 from tests.archives import KIB, MIB, write_docker_archive
 from tests.failures import SickRegistry, check_words, tiny_disk
-from tests.moving import load, push
+from tests.moving import load, make_ready, push
 from tests.proxy import CuttingProxy
+from tests.pushing import ENGINE_NAMES
 from tests.registries import (
     PASSWORD,
     RunningRegistry,
@@ -44,25 +46,54 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         yield opened
 
 
-async def push_failure(
-    registry: Registry,
-    workspace: Workspace,
-    tmp_path: Path,
-    *,
-    size: int = 64 * KIB,
-    tag: str = "v1",
-) -> BuildahError:
-    archive = write_docker_archive(tmp_path / "a", [size], seed=f"failure-{size}")
-    image = await load(archive.path, workspace, progress=lambda *_: None, log=lambda _: None)
-    lines: list[str] = []
-    destination = ImageReference.parse(f"{registry.host}/team/app:{tag}")
-    with pytest.raises(BuildahError) as failed:
-        await push(
-            image, destination, registry, workspace, progress=lambda *_: None, log=lines.append
+class Failing(Protocol):
+    """Pushes an archive to a registry, and gives the error that comes of it."""
+
+    async def __call__(
+        self,
+        registry: Registry,
+        workspace: Workspace,
+        tmp_path: Path,
+        *,
+        size: int = 64 * KIB,
+        tag: str = "v1",
+    ) -> BuildahError: ...
+
+
+@pytest.fixture(params=ENGINE_NAMES)
+def push_failure(request: pytest.FixtureRequest) -> Failing:
+    async def fail(
+        registry: Registry,
+        workspace: Workspace,
+        tmp_path: Path,
+        *,
+        size: int = 64 * KIB,
+        tag: str = "v1",
+    ) -> BuildahError:
+        archive = write_docker_archive(tmp_path / "a", [size], seed=f"failure-{size}")
+        lines: list[str] = []
+        image = await make_ready(
+            archive.path,
+            workspace,
+            engine=request.param,
+            progress=lambda *_: None,
+            log=lines.append,
         )
-    check_words(failed.value, f"Pushing {destination}: ")
-    assert PASSWORD not in "".join(lines) + failed.value.message
-    return failed.value
+        destination = ImageReference.parse(f"{registry.host}/team/app:{tag}")
+        with pytest.raises(BuildahError) as failed:
+            await push(
+                image,
+                destination,
+                registry,
+                workspace,
+                progress=lambda *_: None,
+                log=lines.append,
+            )
+        check_words(failed.value, f"Pushing {destination}: ")
+        assert PASSWORD not in "".join([*lines, failed.value.message])
+        return failed.value
+
+    return fail
 
 
 async def test_no_room_to_push(plain_registry: RunningRegistry, tmp_path: Path) -> None:
@@ -87,7 +118,7 @@ async def test_no_room_to_push(plain_registry: RunningRegistry, tmp_path: Path) 
 
 
 async def test_wrong_password_and_none(
-    secure_registry: RunningRegistry, workspace: Workspace, tmp_path: Path
+    secure_registry: RunningRegistry, workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     wrong = write_authfile(tmp_path / "wrong.json", secure_registry.host, password="wrong-one")
     for authfile in (wrong, None):
@@ -99,7 +130,7 @@ async def test_wrong_password_and_none(
 
 
 async def test_a_certificate_that_is_not_trusted(
-    secure_registry: RunningRegistry, workspace: Workspace, tmp_path: Path
+    secure_registry: RunningRegistry, workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     error = await push_failure(secure_registry.registry(ca_file=None), workspace, tmp_path)
     assert type(error) is errors.RegistryUntrusted
@@ -107,7 +138,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 async def test_a_plain_registry_is_not_spoken_to_silently(
-    plain_registry: RunningRegistry, workspace: Workspace, tmp_path: Path
+    plain_registry: RunningRegistry, workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     error = await push_failure(plain_registry.registry(plain_http=False), workspace, tmp_path)
     assert type(error) is errors.RegistryUntrusted
@@ -126,14 +157,18 @@ async def test_without_verification_it_is_still_tls(
     assert secure_registry.config_digest(str(destination)) == archive.image_id
 
 
-async def test_a_registry_that_is_down(workspace: Workspace, tmp_path: Path) -> None:
+async def test_a_registry_that_is_down(
+    workspace: Workspace, tmp_path: Path, push_failure: Failing
+) -> None:
     row = Registry(f"127.0.0.1:{free_port()}", plain_http=True)
     error = await push_failure(row, workspace, tmp_path)
     assert type(error) is errors.RegistryUnreachable
     assert error.retryable
 
 
-async def test_a_host_that_does_not_exist(workspace: Workspace, tmp_path: Path) -> None:
+async def test_a_host_that_does_not_exist(
+    workspace: Workspace, tmp_path: Path, push_failure: Failing
+) -> None:
     error = await push_failure(Registry("no-such-host.invalid"), workspace, tmp_path)
     assert type(error) is errors.RegistryUnknownHost
     assert not error.retryable
@@ -141,7 +176,7 @@ async def test_a_host_that_does_not_exist(workspace: Workspace, tmp_path: Path) 
 
 
 async def test_a_line_that_is_cut_in_the_middle(
-    plain_registry: RunningRegistry, workspace: Workspace, tmp_path: Path
+    plain_registry: RunningRegistry, workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     with CuttingProxy(plain_registry.port) as proxy:
         # buildah tries four times.
@@ -157,16 +192,17 @@ async def test_a_line_that_is_cut_in_the_middle(
 async def test_after_a_cut_the_same_push_once_more_ends_well(
     plain_registry: RunningRegistry, workspace: Workspace, tmp_path: Path
 ) -> None:
+    archive = write_docker_archive(tmp_path / "a", [40 * MIB], seed="cut")
+    image = await load(archive.path, workspace, progress=lambda *_: None, log=lambda _: None)
+    cuts = 0
     with CuttingProxy(plain_registry.port) as proxy:
         proxy.cut_after(*(number * 5 * MIB for number in range(1, 5)))
         row = Registry(f"127.0.0.1:{proxy.port}", plain_http=True)
-        await push_failure(row, workspace, tmp_path, size=40 * MIB)
-        archive = write_docker_archive(tmp_path / "a", [40 * MIB], seed=f"failure-{40 * MIB}")
         destination = ImageReference.parse(f"{row.host}/team/app:v1")
-        for _ in range(5):
-            with suppress(errors.RegistryError):
+        for _ in range(6):
+            try:
                 await push(
-                    StoredImage(archive.image_id, "linux/amd64"),
+                    image,
                     destination,
                     row,
                     workspace,
@@ -174,12 +210,17 @@ async def test_after_a_cut_the_same_push_once_more_ends_well(
                     log=lambda _: None,
                 )
                 break
+            except errors.RegistryError:
+                cuts += 1
+    assert cuts, "it was cut"
     name = f"{plain_registry.host}/team/app:v1"
     assert plain_registry.config_digest(name) == archive.image_id
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "secure"])
-async def test_a_registry_that_is_full(secure: bool, workspace: Workspace, tmp_path: Path) -> None:
+async def test_a_registry_that_is_full(
+    secure: bool, workspace: Workspace, tmp_path: Path, push_failure: Failing
+) -> None:
     with ExitStack() as stack:
         stack.enter_context(tiny_disk(tmp_path / "registry" / "storage", "8m"))
         server = stack.enter_context(serving(tmp_path / "registry", secure=secure))
@@ -223,7 +264,7 @@ SICK: dict[str, tuple[int, str, type[BuildahError], bool]] = {
 
 @pytest.mark.parametrize("case", SICK)
 async def test_what_a_sick_registry_answers_is_understood(
-    case: str, workspace: Workspace, tmp_path: Path
+    case: str, workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     status, body, kind, retryable = SICK[case]
     with SickRegistry(status, body, at="POST") as sick:
@@ -234,7 +275,7 @@ async def test_what_a_sick_registry_answers_is_understood(
 
 
 async def test_a_full_registry_behind_token_authentication(
-    workspace: Workspace, tmp_path: Path
+    workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     with SickRegistry(500, NO_SPACE, at="PATCH", token=True) as sick:
         row = Registry(
@@ -248,7 +289,9 @@ async def test_a_full_registry_behind_token_authentication(
 
 
 @pytest.mark.slow
-async def test_a_registry_that_is_too_busy(workspace: Workspace, tmp_path: Path) -> None:
+async def test_a_registry_that_is_too_busy(
+    workspace: Workspace, tmp_path: Path, push_failure: Failing
+) -> None:
     with SickRegistry(429, "", at="POST") as sick:
         error = await push_failure(Registry(sick.host, plain_http=True), workspace, tmp_path)
     assert type(error) is errors.RegistryError
@@ -256,7 +299,7 @@ async def test_a_registry_that_is_too_busy(workspace: Workspace, tmp_path: Path)
 
 
 async def test_a_destination_that_this_buildah_does_not_understand(
-    workspace: Workspace, tmp_path: Path
+    workspace: Workspace, tmp_path: Path, push_failure: Failing
 ) -> None:
     error = await push_failure(Registry("[::1]:5999", plain_http=True), workspace, tmp_path)
     assert type(error) in (errors.InvalidReference, errors.RegistryUnreachable)
