@@ -45,7 +45,7 @@ async def preflight(
             raise conversation.refusal(answer)
         _take_back(conversation, begun)
 
-    operation = operation or f"Asking whether {reference} can be pushed"
+    operation = operation or f"Asking whether one may push to {reference.name}"
     await converse(operation, repository, registry, attempt, seconds=seconds)
 
 

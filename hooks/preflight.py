@@ -60,7 +60,8 @@ class Preflights:
         with anyio.move_on_after(_WAIT_SECONDS):
             error = await self._ask(reference, registry)
         if error is not None and not error.retryable:
-            raise error
+            # One of its own for everybody who waited for the same answer.
+            raise type(error)(error.message, hint=error.hint)
 
     async def _ask(self, reference: ImageReference, registry: Registry) -> RegistryError | None:
         while True:

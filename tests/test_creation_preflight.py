@@ -74,7 +74,7 @@ def test_a_wrong_password_is_said_before_the_first_byte(
         assert answer["Content-Type"] == "application/problem+json"
         assert answer.problem["code"] == "registry_unauthorized"
         assert "authfile" in answer.problem["hint"]
-        assert image in answer.problem["detail"]
+        assert f"{secure_registry.host}/team/app" in answer.problem["detail"]
     assert uploads(unlucky) == []
     asked = check(unlucky, image)
     assert (asked["allowed"], asked["code"]) == (False, "registry_unauthorized")

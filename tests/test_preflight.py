@@ -50,7 +50,7 @@ def reference(row: Registry) -> ImageReference:
 async def refusal(row: Registry) -> BuildahError:
     with pytest.raises(BuildahError) as refused:
         await preflight(reference(row), row)
-    check_words(refused.value, f"Asking whether {reference(row)} can be pushed: ")
+    check_words(refused.value, f"Asking whether one may push to {reference(row).name}: ")
     assert PASSWORD not in refused.value.message
     return refused.value
 
