@@ -161,7 +161,9 @@ def _inner(entry: Entry, parts: list[str]) -> str:
     target = entry.link or ""
     steps = [step for step in target.split("/") if step not in ("", ".")]
     upwards = next((i for i, step in enumerate(steps) if step != ".."), len(steps))
-    if not target or target.startswith("/") or upwards >= len(parts) or ".." in steps[upwards:]:
+    if not target or "\0" in target:
+        raise _refused(entry, "it is a link to nothing")
+    if target.startswith("/") or upwards >= len(parts) or ".." in steps[upwards:]:
         raise _refused(entry, f"it is a link to {shown(target)}, which may be outside")
     return target
 

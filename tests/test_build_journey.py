@@ -228,6 +228,27 @@ def test_a_killed_server_leaves_no_build_and_builds_again(
     nothing_of_it(builder)
 
 
+def test_a_registry_that_is_away_for_a_while_is_waited_for(
+    serve: Serve, base_archive: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "registry") as away:
+        base = push_base_image(away, base_archive, "library/base:1")
+        server = serve(registries=[row(away)], builds=True)
+        away.stop()
+        text = f"FROM {base}\nRUN echo again\n"
+        archive = write_context(tmp_path / "c.tar", {"Dockerfile": text})
+        upload = upload_by_tuspy(server, archive, {"image": f"{away.host}/team/waited:1"})
+
+        def is_tried_again() -> bool:
+            steps = {step["name"]: step for step in status(server.port, upload)["steps"]}
+            return "build" in steps and "trying again" in steps["build"]["message"]
+
+        wait_until(is_tried_again, seconds=60, what="a second attempt")
+        away.start()
+        assert ended(server, upload)["status"] == "done"
+        nothing_of_it(server)
+
+
 def test_two_builds_at_once(
     builder: LiveServer, registry: RunningRegistry, base: str, tmp_path: Path
 ) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import tarfile
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +12,8 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildah.archive import inspect
 from buildah.contents import Format
@@ -195,3 +200,44 @@ async def test_unpacking_ends_when_the_job_is_canceled(tmp_path: Path) -> None:
     assert scope.cancelled_caught
     assert not (tmp_path / "context/d/f19999").exists()
     assert threading.active_count() <= before + 1
+
+
+PLAIN = st.sampled_from(["a", "b", "c"])
+ODD = st.sampled_from(["..", ".", "", "d e", "\udcff", "n" * 200, "\n", "\0x", "-r"])
+# Mostly what is let in: only then what follows is looked at, too.
+PATHS = st.lists(PLAIN | PLAIN | PLAIN | ODD, min_size=1, max_size=3).map("/".join)
+TARGETS = st.tuples(st.sampled_from(["", "", "/", "../", "../../"]), PATHS).map("".join)
+KINDS = st.sampled_from([*[b"0", b"1", b"2", b"5"] * 4, b"3", b"4", b"6", b"7", b"\0", b"Z"])
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> tarfile.TarInfo:
+    kind = draw(KINDS)
+    made = entry("x", kind, draw(TARGETS), mode=draw(st.integers(0, 0o7777)))
+    # By a pax header: there any name can be, also one that no file can have.
+    made.pax_headers = {"path": draw(PATHS), "linkpath": made.linkname}
+    made.linkname = "x"
+    return made
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(entries(), max_size=12))
+def test_whatever_the_entries_nothing_is_outside(made: list[tarfile.TarInfo]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name).resolve()
+        with tarfile.open(
+            top / "c.tar", "w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        ) as tar:
+            for one in [*made, tarfile.TarInfo("Dockerfile")]:
+                tar.addfile(one)
+        run = functools.partial(unpack, top / "c.tar", top / "deep" / "context")
+        (top / "deep").mkdir()
+        with contextlib.suppress(ContextInvalid):
+            anyio.run(run)
+        assert names(top) == {"c.tar", "deep"}
+        assert names(top / "deep") <= {"context"}
+        for path in (top / "deep").rglob("*"):
+            assert path.is_symlink() or path.is_dir() or path.is_file()
+            # Links in a circle lead nowhere; Python says so in its own way.
+            with contextlib.suppress(RuntimeError, OSError):
+                assert path.resolve().is_relative_to(top / "deep" / "context")
