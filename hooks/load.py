@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,10 @@ class LoadImage:
             context.document.note(FOUND)
             return
         await check_destination(self._admission, image)
+        # The context, what is built of it, and that once more on its way: whatever the engine is, a
+        # build has a storage. What comes beside the context, its own limit bounds.
+        needed = replace(self._budget, loads=True).needed_bytes(opened.plain_bytes, layout=True)
+        await anyio.to_thread.run_sync(reserve, workspace, needed)
         unpacked = await anyio.to_thread.run_sync(
             unpack_context, opened.plain, workspace.directory / "context"
         )
@@ -186,7 +191,8 @@ class LoadImage:
 
     def _open_workspace(self, job_id: str) -> Workspace:
         # An engine without a storage must not be refused for what only a storage lacks.
-        driver = self._budget.storage_driver if self._engine.loads else "vfs"
+        needs_storage = self._engine.loads or self._builds
+        driver = self._budget.storage_driver if needs_storage else "vfs"
         return Workspace.open(self._jobs_dir, job_id, storage_driver=driver)
 
 

@@ -166,7 +166,7 @@ async def test_a_context_becomes_an_image(
             "kept/not": "not",
         },
         workspace,
-        options_of(server),
+        replace(options_of(server), jobs=2),
         seen,
     )
     pushed = await push_it(image, server, workspace)

@@ -296,6 +296,29 @@ def test_base_images_are_those_of_the_setting(
     assert "build_base_images" in document["error"]["hint"]
 
 
+def test_the_engine_makes_no_difference_to_a_build(
+    serve: Serve, registry: RunningRegistry, base: str, tmp_path: Path
+) -> None:
+    server = serve(registries=[row(registry)], builds=True, engine="skopeo")
+    text = f"FROM {base}\nRUN echo made > /made\n"
+    archive = write_context(tmp_path / "c.tar", {"Dockerfile": text})
+    image = f"{registry.host}/team/engine:1"
+    document = ended(server, upload_by_tuspy(server, archive, {"image": image}))
+    assert document["status"] == "done", document
+    assert files_of_image(registry, image, tmp_path / "pulled")["made"] == b"made\n"
+    nothing_of_it(server)
+
+
+def test_a_tag_that_must_stay_is_said_before_anything_is_built(
+    serve: Serve, registry: RunningRegistry, base: str, tmp_path: Path
+) -> None:
+    server = serve(registries=[row(registry)], builds=True, overwrite="refuse")
+    archive = write_context(tmp_path / "c.tar", {"Dockerfile": f"FROM {base}\nRUN exit 1\n"})
+    document = ended(server, upload_by_tuspy(server, archive, {"image": base}))
+    assert document["error"]["code"] == "tag_exists"
+    assert document["error"]["step"] == "load"
+
+
 def test_an_archive_of_an_image_sees_no_build(
     builder: LiveServer, registry: RunningRegistry, base_archive: Path
 ) -> None:
