@@ -373,9 +373,7 @@ async def test_a_base_image_by_digest(
     plain_registry: RunningRegistry, base: str, overlay: Workspace
 ) -> None:
     name = base.rpartition(":")[0]
-    digest = await resolve(
-        ImageReference.parse(base), plain_registry.registry(), scratch=overlay.home
-    )
+    digest = await resolve(ImageReference.parse(base), plain_registry.registry())
     text = f"FROM {name}@{digest}\nRUN ls /\nFROM {name}:1@{digest}\nRUN ls /\n"
     await build_it({"Containerfile": text}, overlay, options_of(plain_registry))
 
