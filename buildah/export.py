@@ -27,7 +27,7 @@ from buildah.diagnosis import PULLING, explain
 from buildah.environment import tool_environment
 from buildah.errors import BuildahError, ImageNotFound, RegistryUnreachable, StorageFull
 from buildah.manifests import Descriptor, Manifest, Platform, digest_of, parse
-from buildah.packing import pack
+from buildah.packing import pack, unpack_zstd
 from buildah.preflight import confine
 from buildah.progress import FileActivity, Meter
 from buildah.pushed import Log, Progress
@@ -89,6 +89,7 @@ async def export(
     Raises:
         ExportError: there is no such image or platform, or no file can be made there.
         RegistryError: the registry did not give it; the subclass says why.
+        ArchiveError: a layer is not what it says (only where it has to be unpacked here).
         StorageFull: there is no room on the file's disk.
         ToolError: skopeo is missing, or failed in a way that is not known here.
     """
@@ -115,7 +116,8 @@ async def _export(skopeo: _Skopeo, wanted: Wanted, progress: Progress) -> Export
     if wanted.format is ArchiveFormat.OCI:
         await anyio.to_thread.run_sync(_pack_oci, skopeo, chosen.size_bytes, meter)
     else:
-        await skopeo.pack(chosen.size_bytes, meter)
+        await anyio.to_thread.run_sync(_unpack_zstd, skopeo, meter)
+        await skopeo.pack(meter)
     # What was asked for is done: from here on a cancellation would only tell a lie about it.
     with anyio.CancelScope(shield=True):
         size_bytes = await anyio.to_thread.run_sync(lambda: archive.stat().st_size)
@@ -191,14 +193,15 @@ class _Skopeo:
         if completed.returncode:
             raise self._failure(f"Pulling {self.reference}", completed)
 
-    async def pack(self, total_bytes: int, meter: Meter) -> None:
+    async def pack(self, meter: Meter) -> None:
         """Make a docker-archive of what was pulled; its layers are unpacked on the way."""
-        activity = FileActivity(self.delivery.directory / _PULLED, _BLOB_FILES)
+        pulled = self.delivery.directory / _PULLED
+        total_bytes = await anyio.to_thread.run_sync(_bytes_in, pulled)
+        activity = FileActivity(pulled, _BLOB_FILES)
 
         def watch(pgid: int) -> None:
             activity.scan(pgid)
-            if total_bytes:
-                meter.report(0.5 + activity.read_bytes / total_bytes / 2)
+            meter.report(0.5 + activity.read_bytes / max(total_bytes, 1) / 2)
 
         target = f"docker-archive:{_ARCHIVE}:{self.reference}"
         completed = await self._run(["copy", f"dir:{_PULLED}", target], watch)
@@ -269,6 +272,13 @@ def _require_room(delivery: Delivery, form: ArchiveFormat, chosen: _Chosen) -> N
     if free < needed:
         why = f"at least {needed} bytes are needed, and {free} bytes are free"
         raise no_room(delivery.target, why)
+
+
+def _unpack_zstd(skopeo: _Skopeo, meter: Meter) -> None:
+    with worded(skopeo.delivery.target):
+        unpack_zstd(
+            skopeo.delivery.directory / _PULLED, lambda share: meter.report(0.5 + share / 4)
+        )
 
 
 def _pack_oci(skopeo: _Skopeo, total_bytes: int, meter: Meter) -> None:

@@ -1,18 +1,19 @@
-"""Makes one OCI archive of the files of an image that was pulled into a directory.
+"""Makes archives of the files of an image that was pulled into a directory.
 
 Knows: what skopeo writes into a directory (`dir:`); the OCI image layout, in a tar.
 Must not know: registries, where the archive goes.
 
-skopeo's own way would not do: it writes everything twice, refuses names with two underscores, and
-makes a new config, with another image id, of an image that docker pushed. Here config and layers
-stay what they are, byte for byte. It blocks, is for a worker thread that the event loop waits for,
-and stops when the waiting task is cancelled.
+skopeo's own way to an OCI archive would not do: it writes everything twice, refuses names with two
+underscores, and makes a new config, with another image id, of an image that docker pushed. Here
+config and layers stay what they are, byte for byte. The functions block, are for a worker thread
+that the event loop waits for, and stop when the waiting task is cancelled.
 
 Source: OCI image specification v1.1, image layout.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tarfile
@@ -22,6 +23,7 @@ from typing import IO, Any
 
 from anyio import from_thread
 
+from buildah.compression import Compression, Unpacked
 from buildah.errors import ToolFailed
 from buildah.manifests import (
     OCI_INDEX,
@@ -34,6 +36,7 @@ from buildah.manifests import (
 )
 
 _STEP_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
 _TAR_BLOCK_BYTES = 512
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 # containerd and docker read the first, skopeo and podman the second.
@@ -74,6 +77,53 @@ def pack(pulled: Path, archive: Path, name: str, report: Callable[[int], None]) 
             _entry(out, _path(digest), document)
         _blobs(out, pulled, blobs, report)
         out.write(bytes(2 * _TAR_BLOCK_BYTES))
+
+
+def unpack_zstd(pulled: Path, report: Callable[[float], None]) -> None:
+    """Unpack what is compressed with zstd, of an image for one platform; skopeo (1.9) cannot.
+
+    It makes a docker-archive of the rest, whose layers have no compression anyway. `report` gets
+    the share that is done. Layers are removed as they are unpacked.
+
+    Raises:
+        ArchiveError: a layer is damaged, or grows beyond reason.
+        OSError: there is no room for it.
+    """
+    path = pulled / "manifest.json"
+    document = json.loads(path.read_bytes())
+    rows = [row for row in document["layers"] if row["mediaType"].endswith("zstd")]
+    total_bytes = sum(row["size"] for row in rows)
+    unpacked: dict[str, dict[str, Any]] = {}
+    done_bytes = 0
+    for row in rows:
+        packed = pulled / row["digest"].removeprefix("sha256:")
+        if row["digest"] not in unpacked:
+
+            def count(packed_bytes: int, before_bytes: int = done_bytes) -> None:
+                report((before_bytes + packed_bytes) / max(total_bytes, 1))
+
+            unpacked[row["digest"]] = _unpacked(packed, count)
+        done_bytes += row["size"]
+        media_type = row["mediaType"].removesuffix("zstd").rstrip(".+")
+        row.update(unpacked[row["digest"]], mediaType=media_type)
+    if rows:
+        path.write_text(json.dumps(document))
+
+
+def _unpacked(packed: Path, report: Callable[[int], None]) -> dict[str, Any]:
+    """Digest and size of the layer, which is there under its new digest."""
+    plain, hashed = packed.with_name("unpacking"), hashlib.sha256()
+    with packed.open("rb") as source, plain.open("wb") as out:
+        reader = Unpacked(source, Compression.ZSTD, os.fstat(source.fileno()).st_size)
+        while chunk := reader.read(_CHUNK_BYTES):
+            from_thread.check_cancelled()
+            hashed.update(chunk)
+            out.write(chunk)
+            report(source.tell())
+        size_bytes = out.tell()
+    packed.unlink()
+    plain.rename(packed.with_name(hashed.hexdigest()))
+    return {"digest": f"sha256:{hashed.hexdigest()}", "size": size_bytes}
 
 
 def _manifests(pulled: Path, index: Index) -> Iterator[tuple[str, Manifest]]:

@@ -106,7 +106,8 @@ class Settings(BaseSettings):
     compression: Literal["gzip", "zstd"] = Field(
         "gzip",
         description="How layers are compressed on their way to the registry; `compression` in an "
-        "upload's metadata wins. zstd is faster and smaller; docker before 23 cannot read it.",
+        "upload's metadata wins. zstd is faster and smaller; docker before 23 cannot read it, and "
+        "an image that docker saved gets another id.",
     )
     compression_level: int | None = Field(
         None,

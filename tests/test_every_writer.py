@@ -228,6 +228,46 @@ def test_compressed_as_a_whole(
     assert_there_and_back(server, registry, archive, name, tmp_path)
 
 
+def test_zstd_on_the_way_makes_another_image_of_what_docker_saved(
+    engine: str, server: LiveServer, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """The programs write its config anew for OCI, without the words that only docker has."""
+    kept = write_oci_archive(tmp_path / "oci", [64 * KIB], seed=f"kept {engine}")
+    changed = write_docker_archive(
+        tmp_path / "docker", [64 * KIB], seed=f"new {engine}", config=DOCKER_CONFIG
+    )
+    for archive in (kept, changed):
+        name = f"{engine}/zstd-{archive.path.name}"
+        document = sent(server, registry, archive.path, name, compression="zstd")
+        assert document["status"] == "done", document
+        image = f"{registry.host}/{name}:v1"
+        [layer] = registry.manifest(image)["layers"]
+        assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+        assert (registry.config_digest(image) == archive.image_id) == (archive is kept)
+        config = config_in(registry, image)
+        assert config["rootfs"] == config_of(archive)["rootfs"]
+        assert config["config"].get("Cmd") == config_of(archive)["config"].get("Cmd")
+
+
+def config_in(registry: RunningRegistry, image: str) -> dict[str, Any]:
+    """The config of an image in the registry, by skopeo."""
+    inspect = ["skopeo", "inspect", "--config", "--raw", "--tls-verify=false", f"docker://{image}"]
+    done = subprocess.run(inspect, check=True, capture_output=True, env=PLAIN_ENVIRONMENT)
+    config: dict[str, Any] = json.loads(done.stdout)
+    return config
+
+
+def config_of(archive: Archive) -> dict[str, Any]:
+    """The config in an archive."""
+    with tarfile.open(archive.path) as tar:
+        for entry in tar:
+            body = tar.extractfile(entry)
+            if body and archive.image_id in entry.name:
+                config: dict[str, Any] = json.loads(body.read())
+                return config
+    raise AssertionError(archive)
+
+
 @needs_writers
 def test_by_the_command_line(
     engine: str,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def images(
             directory / "docker", [300 * KIB, 5000], seed="docker", config=DOCKER_CONFIG
         ),
         "oci": write_oci_archive(directory / "oci", [300 * KIB], seed="oci", gzipped=True),
+        "zstd": write_oci_archive(directory / "zstd", [300 * KIB, 7, 300 * KIB], zstd=True),
         "multi": write_containerd(directory / "multi", MULTI, attested=False),
         "large": write_docker_archive(directory / "large", [100 * MIB, 100 * MIB], seed="large"),
     }
@@ -160,7 +162,7 @@ def test_there_and_back_it_is_the_same_image(
 
 @pytest.mark.skipif(bool(missing_programs("podman")), reason="needs podman")
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("kind", ["docker", "oci", "multi"])
+@pytest.mark.parametrize("kind", ["docker", "oci", "zstd", "multi"])
 def test_other_programs_read_what_was_exported(
     kind: str,
     form: str,
@@ -191,6 +193,24 @@ def test_other_programs_read_what_was_exported(
         text=True,
     )
     assert pulled.stdout.strip() == images[kind].image_id
+
+
+def test_layers_of_zstd_are_unpacked_for_a_docker_archive(
+    registry: RunningRegistry, images: dict[str, Archive], tmp_path: Path
+) -> None:
+    """Which has none that are compressed, and skopeo 1.9 cannot."""
+    manifest = registry.manifest(f"{registry.host}/team/zstd:v1")
+    assert {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]} == {"zstd"}
+    ran = tusboat_export(tmp_path, registry, "zstd:v1", tmp_path / "out")
+    assert ran.code == 0, ran.stderr
+    [image] = inspect(tmp_path / "out").images or ()
+    [only] = image.platforms
+    assert only.image_id == f"sha256:{images['zstd'].image_id}"
+    with tarfile.open(tmp_path / "out") as tar:
+        for layer in only.layers:
+            body = tar.extractfile(layer.name)
+            assert body
+            assert f"sha256:{hashlib.sha256(body.read()).hexdigest()}" == layer.digest
 
 
 def test_an_oci_archive_keeps_the_digest_of_an_oci_image(
@@ -567,29 +587,53 @@ async def test_a_disk_that_fills_up_while_it_is_pulled(
     registry: RunningRegistry, images: dict[str, Archive], tmp_path: Path
 ) -> None:
     with tiny_disk(tmp_path / "disk", "500m") as disk:
-        filled = threading.Event()
+        filler = disk / ".filler"
 
-        def fill() -> None:
-            wait_until(lambda: any(disk.glob(".tusboat-export-*/pulled/*")), what="it is pulled")
-            with (disk / ".filler").open("wb") as filler:
-                os.posix_fallocate(filler.fileno(), 0, 400 * MIB)
-            filled.set()
+        def progress(_: int, _total: int) -> None:
+            """The first word comes when skopeo was started."""
+            if not filler.exists():
+                fill(filler)
 
-        thread = threading.Thread(target=fill)
-        thread.start()
-        with pytest.raises(errors.StorageFull, match="no room") as failed:
-            await exported(registry.registry(), f"{registry.host}/team/large:v1", disk / "a")
-        thread.join()
-        assert filled.is_set()
+        with pytest.raises(errors.StorageFull, match="no room left") as failed:
+            await export(
+                ImageReference.parse(f"{registry.host}/team/large:v1"),
+                registry.registry(),
+                disk / "a",
+                Wanted(),
+                progress=progress,
+                log=lambda _: None,
+            )
         assert failed.value.hint.startswith("Make room there")
-        assert left_in(disk) == [".filler"]
+        assert left_in(disk) == [filler.name]
+
+
+def fill(path: Path) -> None:
+    """Take all the room of a disk on which somebody else is writing."""
+    with path.open("wb") as file:
+        size, taken = 512 * MIB, 0
+        while size >= 4 * KIB:
+            try:
+                os.posix_fallocate(file.fileno(), taken, size)
+                taken += size
+            except OSError:
+                size //= 2
 
 
 # --- interrupted ---
 
 
-def under_way(directory: Path) -> bool:
-    return any(directory.glob(".tusboat-export-*/pulled/*"))
+@contextmanager
+def held(registry: RunningRegistry, directory: Path) -> Iterator[None]:
+    """Once something of an image is there, the registry gives no more."""
+    wait_until(
+        lambda: any(directory.glob(".tusboat-export-*/pulled/*")), seconds=60, what="it is pulled"
+    )
+    assert registry.process
+    registry.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        registry.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -607,9 +651,9 @@ def test_interrupted_it_leaves_nothing(
         *("export", "--format", form, f"{registry.host}/team/large:v1", str(out)),
         env=variables(row(registry)),
     )
-    wait_until(lambda: under_way(out.parent), what="it is pulled")
-    process.send_signal(number)
-    ran = finish(process)
+    with held(registry, out.parent):
+        process.send_signal(number)
+        ran = finish(process)
     assert (ran.code, ran.stdout) == (130, ""), ran
     assert "interrupted" in ran.stderr
     assert left_in(out.parent) == []
@@ -623,9 +667,9 @@ def test_after_a_kill_the_next_export_takes_away_what_was_left(
         *("export", f"{registry.host}/team/large:v1", str(out)),
         env=variables(row(registry)),
     )
-    wait_until(lambda: under_way(out.parent), what="it is pulled")
-    process.kill()
-    finish(process)
+    with held(registry, out.parent):
+        process.kill()
+        finish(process)
     assert not out.exists()
     [dead] = out.parent.iterdir()
     # What somebody else has under way at this moment stays.
