@@ -179,6 +179,18 @@ COPYING = (LOADING[1], *REACHING, *LOADING[2:])
 ABSENT = re.compile(r"manifest unknown|name unknown|repository name not known|StatusCode: 404")
 
 PULLING = (
+    _symptom(
+        r"fetching blob: .*404",
+        ImageNotFound,
+        "the registry has lost a part of it",
+        "Push the image again.",
+    ),
+    _symptom(
+        r"Digest did not match",
+        ImageNotFound,
+        "the registry gives something else than what the image is made of",
+        "Push the image again, and look after the disk under the registry.",
+    ),
     Symptom(ABSENT, ImageNotFound, "the registry has no such image"),
     _symptom(
         r"\bdenied\b|StatusCode: 403",

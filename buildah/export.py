@@ -9,8 +9,6 @@ wrong on this disk are told apart. No container storage and no privileges are ne
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +23,17 @@ from buildah.command import Completed, run
 from buildah.delivery import Delivery, delivering, free_bytes, no_room, worded
 from buildah.diagnosis import PULLING, explain
 from buildah.environment import tool_environment
-from buildah.errors import BuildahError, ImageNotFound, RegistryUnreachable, StorageFull
+from buildah.errors import (
+    BuildahError,
+    ImageNotFound,
+    RegistryUnreachable,
+    StorageFull,
+    ToolFailed,
+)
 from buildah.manifests import Descriptor, Manifest, Platform, digest_of, parse
 from buildah.packing import pack, unpack_zstd
 from buildah.preflight import confine
-from buildah.progress import FileActivity, Meter
+from buildah.progress import FileActivity, Meter, bytes_in
 from buildah.pushed import Log, Progress
 from buildah.reference import ImageReference
 from buildah.registry import RESOLVE_SECONDS, Registry
@@ -183,7 +187,7 @@ class _Skopeo:
 
         def watch(_: int) -> None:
             if chosen.size_bytes:
-                meter.report(_bytes_in(pulled) / chosen.size_bytes / 2)
+                meter.report(bytes_in(pulled) / chosen.size_bytes / 2)
 
         every = ["--all"] if chosen.every_platform else []
         source = f"docker://{self.reference.name}@{chosen.digest}"
@@ -196,7 +200,7 @@ class _Skopeo:
     async def pack(self, meter: Meter) -> None:
         """Make a docker-archive of what was pulled; its layers are unpacked on the way."""
         pulled = self.delivery.directory / _PULLED
-        total_bytes = await anyio.to_thread.run_sync(_bytes_in, pulled)
+        total_bytes = await anyio.to_thread.run_sync(bytes_in, pulled)
         activity = FileActivity(pulled, _BLOB_FILES)
 
         def watch(pgid: int) -> None:
@@ -224,6 +228,8 @@ class _Skopeo:
 
     def _failure(self, operation: str, completed: Completed) -> BuildahError:
         error = explain(operation, completed, PULLING)
+        if isinstance(error, ToolFailed) and error.hint == ToolFailed.advice:
+            return ToolFailed(error.message, hint="These are skopeo's own words.")
         return no_room(self.delivery.target) if isinstance(error, StorageFull) else error
 
 
@@ -289,13 +295,3 @@ def _pack_oci(skopeo: _Skopeo, total_bytes: int, meter: Meter) -> None:
 
     with worded(skopeo.delivery.target):
         pack(directory / _PULLED, directory / _ARCHIVE, str(skopeo.reference), report)
-
-
-def _bytes_in(directory: Path) -> int:
-    """What is there already; skopeo gives each file its name when it has it."""
-    done = 0
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(directory):
-            with contextlib.suppress(OSError):
-                done += entry.stat().st_size
-    return done

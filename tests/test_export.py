@@ -512,6 +512,27 @@ async def test_a_registry_that_is_down_or_was_never_there(out: Path) -> None:
     assert type(error) is errors.RegistryUnknownHost
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+async def test_a_layer_that_the_registry_lost_or_damaged(
+    how: str, registry: RunningRegistry, out: Path
+) -> None:
+    archive = write_docker_archive(out.parent.parent / "archive", [MIB], seed=how)
+    image = f"{registry.host}/broken/{how}:v1"
+    copy(f"docker-archive:{archive.path}", f"docker://{image}")
+    [layer] = registry.manifest(image)["layers"]
+    name = layer["digest"].removeprefix("sha256:")
+    [stored] = registry.storage.glob(f"**/blobs/sha256/*/{name}/data")
+    if how == "lost":
+        stored.unlink()
+    else:
+        body = stored.read_bytes()
+        stored.write_bytes(body[: MIB // 2] + b"damaged" + body[MIB // 2 + 7 :])
+    error = await failure(registry.registry(), out, image=f"broken/{how}:v1")
+    assert type(error) is errors.ImageNotFound
+    assert error.hint.startswith("Push the image again")
+
+
 SICK: dict[str, tuple[int, str, type[BuildahError], str]] = {
     "denied": (403, '{"errors":[{"code":"DENIED"}]}', errors.RegistryForbidden, "right to pull"),
     "failing": (500, '{"errors":[{"code":"UNKNOWN"}]}', errors.RegistryError, "log"),
