@@ -25,22 +25,25 @@ BASE = "localhost/base"
 BUILT = "localhost/tusboat"
 # Nobody answers there: what is installed came from the mirror that the build was told.
 ABSENT_MIRROR = "http://mirror.invalid/debian"
-# What a container's start does: a root that nothing leads out of, and the first process in it. A
-# mere chroot would do for all but user namespaces: the kernel makes none in one.
+# What a container's start does: a root that nothing leads out of and that stays as it was built,
+# and the first process in it. A mere chroot would do for all but user namespaces, which the kernel
+# makes for nobody in one.
 ENTER = """\
 set -eu
 root=$1 data=$2 user=$3
 shift 3
-mount --rbind "$root" "$root"
+mount --bind "$root" "$root"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/run"
+mount -t tmpfs tmpfs "$root/tmp"
 mount --bind "$data" "$root/data"
+mount -o remount,bind,ro "$root"
 cd "$root"
 pivot_root . .
 umount -l .
 cd /data
-exec setpriv --reuid "$user" --regid "$user" --clear-groups env -i "$@"
+exec setpriv --reuid "$user" --regid "$user" --clear-groups --pdeathsig KILL env -i "$@"
 """
 
 
@@ -162,7 +165,7 @@ class Image:
         owner = str(self.config["User"]).partition(":")[0] if user is None else str(user)
         added = [f"{name}={value}" for name, value in (env or {}).items()]
         return [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"),
+            *("unshare", "--mount", "--pid", "--fork", "sh", "-c", ENTER, "sh"),
             *(str(self.root), str(data), owner, *self.config["Env"], *added, *argv),
         ]
 

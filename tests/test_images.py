@@ -217,7 +217,7 @@ def test_the_doctor_is_content_with_it(image: Image, data: Path) -> None:
     assert checks["storage driver overlay"]["ok"]
 
 
-def write_owned(path: Path) -> Archive:
+def write_owned(path: Path, size_bytes: int = 0) -> Archive:
     """An image whose files belong to several users, in directories that only these may change."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -226,8 +226,8 @@ def write_owned(path: Path) -> Archive:
             entry.type, entry.uid, entry.gid, entry.mode = tarfile.DIRTYPE, owner, owner, mode
             tar.addfile(entry)
         entry = tarfile.TarInfo("var/sub/file")
-        entry.uid, entry.gid, entry.mode = 1000, 1000, 0o400
-        tar.addfile(entry)
+        entry.uid, entry.gid, entry.mode, entry.size = 1000, 1000, 0o400, size_bytes
+        tar.addfile(entry, io.BytesIO(bytes(size_bytes)))
     diff_id = hashlib.sha256(layer.getvalue()).hexdigest()
     config = {
         "architecture": "amd64",
@@ -290,6 +290,31 @@ def test_it_carries_images_into_a_registry(
     ]
     assert zombies == []
     assert server.stop() == 0
+
+
+@marked
+def test_kill_9_of_everything_leaves_nothing_that_others_own(
+    image: Image, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """With the first process all others are gone; what they left is the next start's to remove."""
+    archive = write_owned(tmp_path / "archive", 300 * MIB)
+    server = ImageServer(image, tmp_path, user=USER, registries=[row(registry)])
+
+    def foreign() -> bool:
+        # It changes while it is walked through.
+        find = ["find", server.data_dir / "jobs", "-uid", "33"]
+        return bool(subprocess.run(find, capture_output=True, check=False).stdout)
+
+    with server:
+        target = {"image": f"{registry.host}/killed:{server.port}"}
+        upload = upload_by_tuspy(server, archive.path, target, chunk_bytes=64 * MIB)
+        wait_until(foreign, what="something that is another user's")
+        server.kill()
+        assert foreign()
+        server.start()
+        assert_image(registry, archive, ended(server, upload))
+        assert not foreign()
+        assert nothing_left(server)
 
 
 @marked
