@@ -38,6 +38,8 @@ _KEEP_ALIVE_SECONDS: Final = 15
 _PAGE_DEFAULT: Final = 50
 _PAGE_LIMIT: Final = 500
 _CHECK_LIMIT_BYTES: Final = 16 * 1024
+# Besides `image`: what an upload's metadata may say of what becomes of it.
+_WORDS: Final = ("ref", "compression", "allow_partial", "platforms")
 _CHECKS_AT_ONCE: Final = 4
 _REDIS_SECONDS: Final = 2
 
@@ -108,7 +110,10 @@ class UploadsApi:
         return JSONResponse(reopened.record().to_json(), HTTPStatus.ACCEPTED)
 
     async def check(self, request: Request) -> Response:
-        """`POST /api/check {image, length}`: would it be taken, and is the tag there already."""
+        """`POST /api/check {image, length, ...}`: would it be taken, and is the tag there already.
+
+        `ref`, `compression`, `allow_partial` and `platforms` are judged as in an upload's metadata.
+        """
         caller = self._callers.identify(request.headers)
         question = await _question(request)
         answer: dict[str, Any] = {"allowed": True, "exists": None, "reason": "", "hint": ""}
@@ -127,7 +132,9 @@ class UploadsApi:
         return JSONResponse(answer)
 
     async def _admit(self, question: dict[str, Any], caller: Caller) -> None:
-        metadata = {"image": question["image"]} if question["image"] else {}
+        metadata = dict(question["words"])
+        if question["image"]:
+            metadata["image"] = question["image"]
         length = question["length"] or 0
         self._reception.check_size(length)
         await self._reception.admit(metadata, caller)
@@ -301,7 +308,8 @@ async def _question(request: Request) -> dict[str, Any]:
     for name in ("md5", "sha256"):
         if isinstance(data.get(name), str):
             digest(name, data[name], header="check")
-    return {"image": image, "length": length}
+    words = {name: data[name] for name in _WORDS if isinstance(data.get(name), str)}
+    return {"image": image, "length": length, "words": words}
 
 
 def _event_text(event_id: str | None, kind: str, data: Any) -> str:

@@ -151,6 +151,10 @@ def test_a_check_before_sending(
     assert (refused["allowed"], refused["code"]) == (False, "registry_not_allowed")
     assert check(image="dir:/x")["code"] == "invalid_image"
     assert check(length=2**60)["code"] == "insufficient_storage"
+    # What else an upload's metadata would say is judged, too.
+    assert check(image=image, compression="zstd", allow_partial="true")["allowed"] is True
+    assert check(image=image, compression="rar")["code"] == "invalid_image"
+    assert check(image=image, allow_partial="perhaps")["allowed"] is False
     assert ask(wired.port, "POST", "/api/check", {}, b"[1]").status == 400
     assert ask(wired.port, "POST", "/api/check", {}, b"{").status == 400
 
