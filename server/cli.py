@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Carries a container image archive of any size over a bad network into an OCI registry.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 app.registered_commands += client_app.registered_commands
 

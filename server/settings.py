@@ -337,7 +337,9 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 # Read by the CLI's own options, not by the server.
-_CLIENT_VARIABLES = frozenset({"TUSBOAT_SERVER", "TUSBOAT_TOKEN", "TUSBOAT_CONFIG"})
+_CLIENT_VARIABLES = frozenset(
+    {"TUSBOAT_SERVER", "TUSBOAT_TOKEN", "TUSBOAT_CONFIG", "TUSBOAT_CLIENT_CONFIG"}
+)
 
 
 def _unknown_variables() -> list[str]:

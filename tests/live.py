@@ -71,16 +71,17 @@ def spawn_tusboat(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     stderr: int = subprocess.PIPE,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[str]:
     """Start a `tusboat` command with `home` as the user's home; stdout is a pipe, text.
 
-    `env` is added to the environment.
+    `env` is added to the environment; `stdin` is a descriptor, or as `subprocess` has it.
     """
     return subprocess.Popen(
         [*COMMAND, *arguments],
         env=environment(home, **(env or {})),
         cwd=home,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, Protocol, Self
 
 from server.client.errors import ArchiveChanged, ArchiveUnusable
 from server.client.sizes import KIB, MIB
@@ -30,13 +30,14 @@ _IDENTITY_BYTES: Final = 64 * KIB
 class Archive:
     """A regular file, open for reading; its length is what it was when it was opened."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it.
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        """Open it; the server hears `name` in place of the file's own.
 
         Raises:
             ArchiveUnusable: it cannot be opened, is not a regular file, or is empty.
         """
         self.path = path
+        self._name = name
         try:
             # Without O_NONBLOCK, opening a pipe that nobody writes would wait for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -54,7 +55,9 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """Its file name, as text that can be encoded."""
+        """What it is called, as text that can be encoded."""
+        if self._name is not None:
+            return self._name
         return os.fsencode(self.path.name).decode("utf-8", "replace")
 
     def close(self) -> None:
@@ -115,7 +118,7 @@ class Archive:
         if not stat.S_ISREG(status.st_mode):
             raise ArchiveUnusable(
                 f"{self.path} is not a regular file",
-                "save the image to a file first: an upload that can resume has to read it twice",
+                "save the image to a file, or send it through a pipe: ... | tusboat upload -",
             )
         if not self.length:
             raise ArchiveUnusable(
@@ -129,11 +132,22 @@ class Archive:
         )
 
 
+class Readable(Protocol):
+    """Bytes that can be read again: an archive, or what is kept of a pipe."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`, at least one.
+
+        Raises:
+            ArchiveUnusable: they cannot be had, or others than before.
+        """
+
+
 @dataclass(frozen=True)
 class Slice:
     """A part of an archive as a request body: it has a length, and is read as it is sent."""
 
-    archive: Archive
+    archive: Readable
     offset: int
     length: int
     on_read: Callable[[int], None]

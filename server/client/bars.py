@@ -1,5 +1,7 @@
 """Progress bars on a terminal: one for the upload, one for each step that follows.
 
+Of several archives, each has one bar, which goes through all of it.
+
 Knows: rich.
 Must not know: HTTP, exit codes.
 """
@@ -29,6 +31,7 @@ from server.client.display import Display, printable, step_words
 from server.client.sizes import format_size
 
 _REFRESH_SECONDS: Final = 0.1
+_LABEL_WIDTH: Final = 24
 
 
 class _SpeedColumn(ProgressColumn):
@@ -56,6 +59,7 @@ class BarsDisplay(Display):
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._names: dict[TaskID, str] = {}
         self._drawn_at = 0.0
 
     def __enter__(self) -> Self:
@@ -72,16 +76,22 @@ class BarsDisplay(Display):
         """Leave the last picture, and the terminal as it was."""
         self._progress.stop()
 
+    def about(self, label: str) -> None:
+        """The bars, or the bar, of another archive."""
+        super().about(label)
+        self._drawn_at = 0.0
+
     def notice(self, text: str) -> None:
         """A line above the bars."""
-        self._console.print(printable(text), markup=False, emoji=False, soft_wrap=True)
+        words = printable(f"{self._label}: {text}" if self._label else text)
+        self._console.print(words, markup=False, emoji=False, soft_wrap=True)
 
-    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+    def uploading(self, upload_id: str, offset: int, length: int | None) -> None:
         """Move the first bar."""
         now = time.monotonic()
-        if now - self._drawn_at >= _REFRESH_SECONDS or offset >= length:
+        if now - self._drawn_at >= _REFRESH_SECONDS or offset == length:
             self._drawn_at = now
-            self._draw("upload", offset, length)
+            self._draw("upload", offset, length or 0)
 
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
         """Move the step's bar; one that ended without bytes or badly gets a line instead."""
@@ -93,17 +103,39 @@ class BarsDisplay(Display):
             case StepState.WAITING:
                 pass
             case _ if changed:
-                self._remove(step.name)
+                if not self._label:
+                    self._remove(step.name)
                 self.notice(step_words(step))
 
     def _draw(self, name: str, done: int, total: int) -> None:
         # Without a total, the bar shows that something goes on, and not how far it is.
         size = total or None
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=size, completed=done)
-        self._progress.update(self._tasks[name], total=size, completed=done)
+        key = self._label or name
+        words = f"{_short(self._label)} {name}" if self._label else name
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = self._progress.add_task(words, total=size, completed=done)
+        elif self._names[task] != name:
+            # Another step: its speed is its own, and it may not know its size yet.
+            self._progress.reset(task, completed=done, description=words)
+            self._row(task).total = size
+        self._names[task] = name
+        self._progress.update(task, total=size, completed=done)
+
+    def _row(self, task: TaskID) -> Task:
+        return next(row for row in self._progress.tasks if row.id == task)
 
     def _remove(self, name: str) -> None:
         task = self._tasks.pop(name, None)
         if task is not None:
             self._progress.remove_task(task)
+
+
+def _short(label: str) -> str:
+    """A name that leaves room for the bar."""
+    shown = printable(label)
+    return (
+        shown
+        if len(shown) <= _LABEL_WIDTH
+        else f"{shown[: _LABEL_WIDTH - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )

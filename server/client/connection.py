@@ -61,11 +61,16 @@ class Connection:
         """Prepare for `server` (http or https URL, a path in it is kept); nothing is sent yet."""
         self.server = server.rstrip("/")
         self.files_url = f"{self.server}/files/"
+        self._token = token
         self._session = requests.Session()
         # Set even without a token: else a ~/.netrc row for this host would be sent in its place.
         self._session.auth = _Bearer(token)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _StallingAdapter(max_retries=0))
+
+    def another(self) -> Self:
+        """The same server and caller over connections of its own, for another thread."""
+        return type(self)(self.server, self._token)
 
     def close(self) -> None:
         """Close what is open."""

@@ -2,7 +2,8 @@
 
 Progress and messages go to stderr. Stdout has the result alone: the images' digests, or with
 `--json` one object for each event (`created`, `resumed`, `upload`, `notice`, `status`, `step`,
-`uploaded`, `finished`, `error`).
+`uploaded`, `finished`, `error`). Of several archives, each line or object says which one it is
+about.
 
 Knows: words, and how often to say them.
 Must not know: HTTP, exit codes.
@@ -33,8 +34,15 @@ class Display(abc.ABC):
 
     def __init__(self) -> None:
         """Nothing was said yet."""
+        self._label = ""
         self._states: dict[str, StepState] = {}
         self._status: Status | None = None
+
+    def about(self, label: str) -> None:
+        """What follows is about this archive (empty: there is only one)."""
+        self._label = label
+        self._states = {}
+        self._status = None
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -49,11 +57,10 @@ class Display(abc.ABC):
         """Leave the terminal as it was."""
         return
 
-    def begun(self, upload_id: str, offset: int, length: int, *, resumed: bool) -> None:
-        """Sending starts at `offset`."""
+    def begun(self, upload_id: str, offset: int, length: int | None, *, resumed: bool) -> None:
+        """Sending starts at `offset`; the length is None where nobody knows it yet."""
         if resumed:
-            done = f"{format_size(offset)} of {format_size(length)}"
-            self.notice(f"going on with upload {upload_id} at {done}")
+            self.notice(f"going on with {upload_words(upload_id)} at {far_words(offset, length)}")
         self.uploading(upload_id, offset, length)
 
     def document(self, document: Document) -> None:
@@ -106,8 +113,11 @@ class Display(abc.ABC):
         """A line for a person."""
 
     @abc.abstractmethod
-    def uploading(self, upload_id: str, offset: int, length: int) -> None:
-        """Sending has come to `offset` (called for every block)."""
+    def uploading(self, upload_id: str, offset: int, length: int | None) -> None:
+        """Sending has come to `offset` (called for every block).
+
+        The id is empty while the parts of an upload are sent, the length None until it is known.
+        """
 
     @abc.abstractmethod
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
@@ -124,24 +134,32 @@ class PlainDisplay(Display):
         self._said_at = 0.0
         self._whole = False
 
+    def about(self, label: str) -> None:
+        """Lines begin with the label."""
+        super().about(label)
+        self._start = None
+        self._whole = False
+
     def notice(self, text: str) -> None:
         """A line on stderr."""
-        typer.echo(printable(text), err=True)
+        typer.echo(printable(f"{self._label}: {text}" if self._label else text), err=True)
 
-    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+    def uploading(self, upload_id: str, offset: int, length: int | None) -> None:
         """A line at the start, every ten seconds, and at the end."""
         now = time.monotonic()
+        name = upload_words(upload_id)
         if self._start is None:
             self._start, self._said_at = (now, offset), now
-            self.notice(f"upload {upload_id}: {format_size(length)}")
-        whole = offset >= length
+            size = "of unknown length" if length is None else format_size(length)
+            self.notice(f"{name}: {size}")
+        whole = length is not None and offset >= length
         if now - self._said_at < _PLAIN_SECONDS and (not whole or self._whole):
             return
         self._said_at, self._whole = now, whole
         began, base = self._start
         speed = format_size((offset - base) / max(now - began, 0.001))
-        done = f"{format_size(offset)} of {format_size(length)}"
-        self.notice(f"upload {upload_id}: {done} ({100 * offset // length} %), {speed}/s")
+        share = f" ({100 * offset // length} %)" if length else ""
+        self.notice(f"{name}: {far_words(offset, length)}{share}, {speed}/s")
 
     def waypoint(self, name: str, done_bytes: int, total_bytes: int) -> None:
         """A line."""
@@ -154,6 +172,19 @@ class PlainDisplay(Display):
             self.notice(step_words(step))
 
 
+class QuietDisplay(PlainDisplay):
+    """The result and errors, and nothing else."""
+
+    def notice(self, text: str) -> None:
+        """Not said."""
+
+    def error(self, error: ClientError) -> None:
+        """As others say it."""
+        super().notice(f"error: {error.message}")
+        for line in error.hint.splitlines():
+            super().notice(f"hint: {line}")
+
+
 class JsonDisplay(Display):
     """One JSON object a line on stdout, nothing on stderr."""
 
@@ -162,21 +193,22 @@ class JsonDisplay(Display):
         super().__init__()
         self._said_at = 0.0
 
-    def begun(self, upload_id: str, offset: int, length: int, *, resumed: bool) -> None:
-        """`created` or `resumed`."""
-        event = "resumed" if resumed else "created"
-        self._emit(event, id=upload_id, offset=offset, length=length)
+    def begun(self, upload_id: str, offset: int, length: int | None, *, resumed: bool) -> None:
+        """`created` or `resumed`; what is sent in parts has an id, and is created, at the end."""
+        if resumed or upload_id:
+            event = "resumed" if resumed else "created"
+            self._emit(event, id=upload_id or None, offset=offset, length=length)
 
     def notice(self, text: str) -> None:
         """`notice`."""
         self._emit("notice", message=text)
 
-    def uploading(self, upload_id: str, offset: int, length: int) -> None:
+    def uploading(self, upload_id: str, offset: int, length: int | None) -> None:
         """`upload`, at most once a second; a document's `receiving` says it, too."""
         now = time.monotonic()
         if now - self._said_at >= _JSON_SECONDS:
             self._said_at = now
-            self._emit("upload", id=upload_id, offset=offset, length=length)
+            self._emit("upload", id=upload_id or None, offset=offset, length=length)
 
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
         """`step`."""
@@ -200,7 +232,19 @@ class JsonDisplay(Display):
         self._emit("error", code=error.code, message=error.message, hint=error.hint)
 
     def _emit(self, event: str, **values: Any) -> None:
-        typer.echo(json.dumps({"event": event, **values}))
+        about = {"archive": self._label} if self._label else {}
+        typer.echo(json.dumps({"event": event, **about, **values}))
+
+
+def upload_words(upload_id: str) -> str:
+    """The upload as it is spoken of; while its parts are sent it has no id."""
+    return f"upload {upload_id}" if upload_id else "upload"
+
+
+def far_words(offset: int, length: int | None) -> str:
+    """How far something has come."""
+    so_far = format_size(offset)
+    return f"{so_far} so far" if length is None else f"{so_far} of {format_size(length)}"
 
 
 def step_words(step: StepRecord) -> str:

@@ -23,16 +23,16 @@ from buildah.export import ArchiveFormat, ExportedImage, Wanted, export
 from buildah.manifests import Platform
 from buildah.reference import ImageReference
 from hooks.record import StepRecord, StepState, utc_now
-from server.client.commands import FAILED, INTERRUPTED, choose_display
 from server.client.display import Display
 from server.client.errors import ClientError
+from server.client.exits import DONE, FAILED, INTERRUPTED
 from server.client.sizes import format_size
+from server.client.telling import choose_display
 from server.runtime import registries
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-DONE: Final = 0
 _SAY_SECONDS: Final = 10.0
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from hooks.record import Status
 from server.client.archive import Archive, TrailingDigest
 from server.client.connection import Connection
 from server.client.display import Display
-from server.client.errors import ArchiveChanged, ClientError, UploadEnded, UploadLost
+from server.client.errors import ArchiveChanged, ClientError, UploadLost
 from server.client.journey import Journey, waited_for
 from server.client.memory import Memory
 from server.client.patience import Patience
 from server.client.uploader import ArchiveUploader
-from server.client.watch import fetch
+from server.client.watch import canceled_meanwhile, is_canceled
 from server.client.wishes import Wishes
 
 
@@ -32,6 +31,19 @@ class Errand:
     with_digest: bool
     give_up_after_seconds: float
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What is said of it when the upload is created."""
+        return {"filename": self.archive.name, **self.wishes.metadata}
+
+    def fingerprint(self, server: str) -> str:
+        """The name under which it is remembered.
+
+        Raises:
+            ArchiveUnusable: the file cannot be read.
+        """
+        return self.archive.fingerprint(server, *self.wishes.identity)
+
 
 class Sender:
     """Carries an archive to the server."""
@@ -44,7 +56,7 @@ class Sender:
         self._memory = memory
         self._display = display
         self._errand = errand
-        self._fingerprint = errand.archive.fingerprint(connection.server, *errand.wishes.identity)
+        self._fingerprint = errand.fingerprint(connection.server)
 
     def send(self) -> str:
         """Send it all; the upload's id.
@@ -88,17 +100,15 @@ class Sender:
                 self._remove(uploader)
                 raise
             except UploadLost as lost:
-                if journey.in_touch and self._canceled(uploader.upload_id):
+                if journey.in_touch and is_canceled(self._connection, uploader.upload_id):
                     # Sending it again is not what the person who canceled it had in mind.
                     self.forget()
-                    words = f"upload {uploader.upload_id} was canceled while it was sent"
-                    raise UploadEnded(words, code="canceled") from lost
+                    raise canceled_meanwhile(uploader.upload_id) from lost
                 raise
             return uploader.upload_id
 
     def _uploader(self, digest: TrailingDigest | None) -> ArchiveUploader:
         errand, length = self._errand, self._errand.archive.length
-        metadata = {"filename": errand.archive.name, **errand.wishes.metadata}
 
         def on_read(position: int) -> None:
             if digest:
@@ -108,7 +118,7 @@ class Sender:
         uploader = ArchiveUploader(
             self._connection,
             errand.archive,
-            metadata,
+            errand.metadata,
             chunk_size=errand.chunk_size,
             on_read=on_read,
             digest=waited_for(digest, length, self._display) if digest else None,
@@ -126,9 +136,3 @@ class Sender:
         if uploader.upload_id:
             with contextlib.suppress(ClientError):
                 uploader.terminate()
-
-    def _canceled(self, upload_id: str) -> bool:
-        try:
-            return fetch(self._connection, upload_id).record.status is Status.CANCELED
-        except ClientError:
-            return False

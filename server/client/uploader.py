@@ -9,8 +9,7 @@ Must not know: when to try again, what is remembered between runs.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from tusclient.client import TusClient
@@ -19,12 +18,12 @@ from tusclient.uploader.uploader import Uploader
 
 from server.client.archive import Archive, Slice
 from server.client.connection import Connection
-from server.client.errors import Refused, TryAgain, UploadLost
-from server.protocols.headers import LOCATION, REPR_DIGEST, UPLOAD_OFFSET
+from server.client.errors import Refused
+from server.client.remote import check_beforehand, offset_of, upload_id_of
+from server.protocols.headers import REPR_DIGEST
 
 # What the server answers to a check of a tag that it would not move.
 _TAG_EXISTS: Final = "tag_exists"
-_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ArchiveUploader(Uploader):
@@ -83,11 +82,7 @@ class ArchiveUploader(Uploader):
         image = self.metadata.get("image")
         if not image:
             return
-        question = {"image": image, "length": self.archive.length}
-        try:
-            answer = self.connection.document("POST", "/api/check", question=question)
-        except UploadLost:
-            return
+        answer = check_beforehand(self.connection, {"image": image}, self.archive.length)
         if answer.get("code") == _TAG_EXISTS:
             reason, hint = str(answer.get("reason")), str(answer.get("hint"))
             raise Refused(reason, hint, code=_TAG_EXISTS)
@@ -133,14 +128,7 @@ class ArchiveUploader(Uploader):
         """
         headers = self.get_url_creation_headers()  # type: ignore[no-untyped-call]
         response = self.connection.ask("POST", self.connection.files_url, headers=headers)
-        upload_id = response.headers.get(LOCATION, "").rstrip("/").rpartition("/")[2]
-        if not _UPLOAD_ID.fullmatch(upload_id):
-            raise Refused(
-                f"{self.connection.files_url} made no upload",
-                "is this the address of a Tusboat server?",
-                code="not_a_tusboat_server",
-            )
-        return upload_id
+        return upload_id_of(self.connection, response.headers)
 
     def get_offset(self) -> int:
         """Tuspy's hook for HEAD.
@@ -180,15 +168,3 @@ class ChunkRequest(TusRequest):
         )
         self.status_code = response.status_code
         self.response_headers = {"upload-offset": str(offset_of(response.headers))}
-
-
-def offset_of(headers: Mapping[str, str]) -> int:
-    """Upload-Offset of an answer.
-
-    Raises:
-        TryAgain: it is not there; something in between answered.
-    """
-    text = headers.get(UPLOAD_OFFSET, "")
-    if not text.isdecimal():
-        raise TryAgain("the answer says no Upload-Offset: something in between answered")
-    return int(text)

@@ -10,10 +10,11 @@ import re
 import time
 from typing import Final
 
+from hooks.record import Status
 from server.client.connection import Connection
 from server.client.display import Display
 from server.client.document import Document
-from server.client.errors import Refused, TryAgain
+from server.client.errors import ClientError, Refused, TryAgain, UploadEnded
 from server.client.patience import Patience
 
 POLL_SECONDS: Final = 0.5
@@ -58,6 +59,19 @@ def act(connection: Connection, upload_id: str, action: str) -> Document:
         UploadLost, Refused, TryAgain: as the server says.
     """
     return Document.parse(connection.document("POST", f"{_path(upload_id)}/{action}"))
+
+
+def is_canceled(connection: Connection, upload_id: str) -> bool:
+    """Whether somebody canceled it, as far as the server says."""
+    try:
+        return fetch(connection, upload_id).record.status is Status.CANCELED
+    except ClientError:
+        return False
+
+
+def canceled_meanwhile(upload_id: str) -> UploadEnded:
+    """What is said of an upload that was canceled before all of it was sent."""
+    return UploadEnded(f"upload {upload_id} was canceled while it was sent", code="canceled")
 
 
 def _path(upload_id: str) -> str:
