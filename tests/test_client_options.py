@@ -202,6 +202,14 @@ def test_bash_completion_is_installed_for_the_next_shell(home: Path, shell: Path
     assert "_tusboat_completion" in shown
 
 
+def test_other_commands_do_not_pay_for_sending(home: Path) -> None:
+    words = "import sys, server.cli; print('tusclient' in sys.modules, 'aiohttp' in sys.modules)"
+    done = subprocess.run(
+        [COMMAND[0], "-c", words], env=environment(home), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
 def test_json_lines_hold_together(server: LiveServer, small: Path, home: Path) -> None:
     """In parts an upload has its id at the end; standard input has its length at the end."""
     large = write_archive(small.parent / "large.tar", 3 * 2**20)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from server.client.parts import SMALLEST_PART_BYTES, shares
 from tests.archives import write_docker_archive
 from tests.conftest import Serve
 from tests.journeys import assert_image, row
-from tests.live import LiveServer, run_tusboat
+from tests.live import LiveServer, finish, run_tusboat, spawn_tusboat, wait_until
 from tests.proxy import CuttingProxy
 from tests.registries import RunningRegistry, plain_registry
 from tests.uploading import (
@@ -199,6 +201,44 @@ def test_wrong_bytes_are_found_by_the_md5(
     assert "failed at verify" in ran.stderr
     assert "upload the archive again" in ran.stderr
     assert remembered(home) == []
+
+
+def test_interrupted_while_waiting_and_given_again_nothing_is_sent(
+    serve: Serve, llm: Path, home: Path
+) -> None:
+    server = serve(run_worker=False)
+    with CuttingProxy(server.port) as line:
+        command = ("upload", str(llm), "--server", line.url, *PARTS)
+        ids = []
+        for _ in range(2):
+            process = spawn_tusboat(home, *command)
+            assert process.stderr is not None
+            while "queued" not in (said := process.stderr.readline()):
+                ids += re.findall(r"upload ([0-9a-f]{32}): made of 3 parts", said)
+            process.send_signal(signal.SIGINT)
+            ran = finish(process)
+            assert ran.code == 130, ran
+        assert ids[0] == ids[1]
+        assert line.bytes_up < SIZE + 2 * HEADERS
+    assert [row["id"] for row in own(server, llm)] == ids[:1]
+
+
+def test_two_commands_on_the_same_parts_both_end_well(
+    server: LiveServer, line: CuttingProxy, llm: Path, home: Path
+) -> None:
+    command = ("upload", str(llm), "--server", line.url, *PARTS)
+    second: list[subprocess.Popen[str]] = []
+
+    def start_second() -> None:
+        second.append(spawn_tusboat(home, *command))
+        wait_until(lambda: line.connections >= 6 or second[0].poll() is not None)
+
+    line.at(6 * MIB, start_second)
+    first = finish(spawn_tusboat(home, *command))
+    upload_id = assert_kept(first, server.url, llm)
+    other = finish(second[0])
+    assert assert_kept(other, server.url, llm) == upload_id
+    assert len(own(server, llm)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pty
 import random
+import shlex
 import signal
 import subprocess
 import tarfile
@@ -20,7 +22,15 @@ from server.client.pipe import Pipe
 from tests.archives import write_docker_archive
 from tests.conftest import Serve
 from tests.journeys import assert_image, row
-from tests.live import LiveServer, finish, run_tusboat, spawn_tusboat, wait_until
+from tests.live import (
+    COMMAND,
+    LiveServer,
+    environment,
+    finish,
+    run_tusboat,
+    spawn_tusboat,
+    wait_until,
+)
 from tests.proxy import CuttingProxy
 from tests.registries import RunningRegistry, plain_registry
 from tests.uploading import (
@@ -244,6 +254,58 @@ def test_an_image_that_may_not_be_sent_is_refused_before_it_is(
     assert (ran.code, ran.stdout) == (1, ""), ran
     assert "nowhere.example" in ran.stderr
     assert line.bytes_up < HEADERS
+
+
+def test_a_server_that_takes_no_more_keeps_nothing(
+    serve: Serve, stream: Path, piped: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Nobody knew the length: that it is too much is known in the middle."""
+    server = serve(max_size=10 * MIB)
+    ran = finish(piped(stream, "--server", server.url, *CHUNK))
+    assert (ran.code, ran.stdout) == (1, ""), ran
+    assert "HTTP 413" in ran.stderr
+    assert "max_size" in ran.stderr
+    assert documents(server.url) == []
+
+
+def test_a_slow_program_is_waited_for(server: LiveServer, home: Path, tmp_path: Path) -> None:
+    """Also through a descriptor that somebody set to non-blocking."""
+    archive = tar_of(tmp_path / "stdin.tar", 3 * MIB)
+    data = archive.read_bytes()
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
+    process = spawn_tusboat(
+        home, "upload", "-", "--server", server.url, "--chunk-size", "1MiB", stdin=source
+    )
+    for begin in range(0, len(data), MIB):
+        os.write(sink, data[begin : begin + MIB])
+        wait_until(
+            lambda up_to=begin // MIB: (
+                any(  # type: ignore[misc]
+                    row["offset"] >= up_to * MIB and row["status"] == "receiving"
+                    for row in documents(server.url)
+                )
+                or up_to == 0
+            )
+        )
+    os.close(sink)
+    os.close(source)
+    assert_kept(finish(process), server.url, archive)
+
+
+def test_a_terminal_or_nothing_for_standard_input(server: LiveServer, home: Path) -> None:
+    main, side = pty.openpty()
+    typed = finish(spawn_tusboat(home, "upload", "-", stdin=side))
+    os.close(main)
+    os.close(side)
+    assert (typed.code, typed.stdout) == (2, ""), typed
+    assert "standard input is this terminal" in typed.stderr
+    words = f"{shlex.join(COMMAND)} upload - --server {server.url} <&-"
+    closed = subprocess.run(
+        ["sh", "-c", words], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert (closed.returncode, closed.stdout) == (1, ""), closed
+    assert "standard input is closed" in closed.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ def _check_there(archives: Sequence[Path]) -> None:
 
 
 def _check_stdin(asked: Asked, sending: Sending) -> None:
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise typer.BadParameter(
+            "-: standard input is this terminal; send an archive through a pipe: "
+            "docker save NAME | tusboat upload - ..."
+        )
     if sending.parallel > 1:
         raise typer.BadParameter(
             "--parallel: standard input comes in one piece; write it to a file first, or leave "

@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import typer
 
 from server.client.cargo import cargo
-from server.client.delivery import Delivery, conclude, followed
 from server.client.exits import FAILED, exits
+from server.client.followed import conclude, followed
 from server.client.groups import grouped
 from server.client.listing import show_all, show_one, watch_all
 from server.client.manual import manual
@@ -60,6 +60,8 @@ def upload(
     tusboat upload a.tar b.tar --image harbor.example/team/{name}:v1
     ```
     """
+    from server.client.delivery import Delivery  # noqa: PLC0415 - other commands start faster
+
     load = cargo(archives, asked, sending)
     with (
         open_display(place, telling) as display,

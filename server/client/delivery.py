@@ -17,22 +17,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
-import typer
-
 from server.client.archive import Archive
 from server.client.cargo import Cargo, Consignment
 from server.client.connection import Connection
 from server.client.display import Display
-from server.client.document import Document
-from server.client.errors import ClientError, GaveUp, UploadEnded
-from server.client.exits import INTERRUPTED
+from server.client.errors import ArchiveUnusable, ClientError, GaveUp, UploadEnded
+from server.client.followed import conclude, followed
 from server.client.memory import Memory
 from server.client.options import Place, Sending
 from server.client.parts import PartsSender, shares
 from server.client.pipe import Pipe
 from server.client.pipe_sender import PipeErrand, PipeSender
 from server.client.sender import Errand, Sender
-from server.client.watch import follow
 
 
 class AnySender(Protocol):
@@ -122,6 +118,9 @@ class Delivery:
 
     def _piped(self, consignment: Consignment) -> PipeSender:
         sending = self._sending
+        if sys.stdin is None:
+            # Its number may belong to something else by now.
+            raise ArchiveUnusable("standard input is closed", "send it through a pipe")
         errand = PipeErrand(
             Pipe(sys.stdin.fileno(), sending.chunk_size),
             {"filename": consignment.name or "", **consignment.wishes.metadata},
@@ -147,31 +146,6 @@ class Delivery:
             self._display.error(error)
             return False
         return True
-
-
-def followed(connection: Connection, upload_id: str, display: Display, place: Place) -> Document:
-    """The upload's last document; an interruption leaves the server at it.
-
-    Raises:
-        typer.Exit: interrupted.
-        UploadLost, Refused: the server does not show it (any more).
-        GaveUp: the server did not come back.
-    """
-    try:
-        return follow(connection, upload_id, display, place.patience(display))
-    except KeyboardInterrupt as error:
-        display.notice(f"interrupted; the server goes on: tusboat status {upload_id} --watch")
-        raise typer.Exit(INTERRUPTED) from error
-
-
-def conclude(display: Display, document: Document) -> None:
-    """Say how it ended.
-
-    Raises:
-        UploadEnded: not well.
-    """
-    display.finished(document)
-    document.check_done()
 
 
 @contextlib.contextmanager

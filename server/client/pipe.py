@@ -33,6 +33,8 @@ class Pipe:
         self.start = 0
         self.end = 0
         self.ended = False
+        # Whoever started us may use it otherwise, and there is nothing else to do meanwhile.
+        os.set_blocking(descriptor, True)
         self._descriptor = descriptor
         self._chunk = bytearray(chunk_size)
         self._md5 = hashlib.md5(usedforsecurity=False)
