@@ -21,6 +21,7 @@ from buildah.errors import BuildahError, InvalidReference
 from hooks.assemble import AssembleParts
 from hooks.errors import CoordinationLost
 from hooks.job import Job
+from hooks.metrics import REDELIVERIES
 from hooks.pipeline import Pipeline, StepContext
 from hooks.ports import FinishedUpload, UploadBusy, Uploads
 from hooks.queue import Delivery, JobQueue
@@ -91,6 +92,8 @@ class Attempt:
         Raises:
             ExceptionGroup: the disk took no outcome; the entry stays in the queue for another try.
         """
+        if self._delivery.deliveries > 1:
+            REDELIVERIES.add()
         try:
             async with AsyncExitStack() as held:
                 if await self._lock(held):

@@ -103,6 +103,7 @@ class Follower:
         self._idle_seconds = idle_seconds
         self._position = 0
         self._taken_bytes = 0
+        self._proven_bytes = 0
         self._grew_at = time.monotonic()
         self._poll_seconds = GROWING_POLL_SECONDS
         self._poke = threading.Event()
@@ -112,6 +113,11 @@ class Follower:
     def position(self) -> int:
         """Bytes read so far; all of the file once the run ended as `COMPLETE`."""
         return self._position
+
+    @property
+    def lag_bytes(self) -> int:
+        """Bytes that were there at the last look, and are not read yet."""
+        return self._proven_bytes - self._position
 
     def wake(self) -> None:
         """Look at once: the file is said to have grown. From any thread."""
@@ -201,6 +207,7 @@ class Follower:
             return Ending.GONE
         if growth.proven < self._position:
             return Ending.CUT
+        self._proven_bytes = growth.proven
         now = time.monotonic()
         if growth.proven > self._position:
             self._grew_at = now

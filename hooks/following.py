@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from hooks.errors import CoordinationLost
 from hooks.follow import DigestFollower, Ending
+from hooks.metrics import FOLLOWER_LAG
 from hooks.ports import Digests, Uploads
 from hooks.redis import Leases
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 DROP_SECONDS = 2.0
+LAG_SECONDS = 1.0
 
 
 def lease_name(upload_id: str) -> str:
@@ -73,9 +75,16 @@ class Following:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                await anyio.sleep_forever()
+                await self._measure()
         finally:
             self._tasks = None
+            FOLLOWER_LAG.put(0)
+
+    async def _measure(self) -> None:
+        """Tell how far behind the followers are, for ever."""
+        while True:
+            FOLLOWER_LAG.put(sum(follower.lag_bytes for follower in self._followers.values()))
+            await anyio.sleep(LAG_SECONDS)
 
     async def _look_after(self, upload_id: str, follower: DigestFollower) -> None:
         lease = lease_name(upload_id)

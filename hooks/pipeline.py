@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -23,6 +24,7 @@ from buildah.reference import ImageReference
 from buildah.workspace import Workspace
 from hooks.errors import StepFailed
 from hooks.job import Job
+from hooks.metrics import STEP_SECONDS
 from hooks.ports import FinishedUpload
 from hooks.record import Failure, StepState
 from hooks.report import Report
@@ -185,12 +187,20 @@ class Pipeline:
 
     async def _run_step(self, step: Step, context: StepContext) -> None:
         context.document.begin(step.name)
+        began_at, outcome = time.monotonic(), "interrupted"
         try:
             await self._try(step, context)
         except StepSkipped as reason:
+            outcome = "skipped"
             context.document.end(StepState.SKIPPED, str(reason))
+        except (StepFailed, BuildahError):
+            outcome = "failed"
+            raise
         else:
+            outcome = "done"
             context.document.end(StepState.DONE)
+        finally:
+            STEP_SECONDS.observe(time.monotonic() - began_at, step.name, outcome)
 
     async def _try(self, step: Step, context: StepContext) -> None:
         for attempt in range(1, self._retry.attempts):

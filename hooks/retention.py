@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from buildah.workspace import sweep_workspaces
 from hooks.errors import CoordinationLost
+from hooks.metrics import RECLAIMED_BYTES
 from hooks.ports import Swept, Uploads
 from hooks.redis import Leases
 
@@ -69,6 +70,7 @@ class Retention:
             workspaces = await anyio.to_thread.run_sync(sweep_workspaces, self._jobs_dir)
         collected = Collected(tuple(uploads), tuple(workspaces))
         if not dry_run:
+            RECLAIMED_BYTES.add(collected.freed_bytes)
             _log(collected)
         return collected
 

@@ -14,6 +14,7 @@ from hooks.errors import CoordinationLost, StepFailed
 from hooks.follow import DigestFollower, Ending
 from hooks.following import lease_name
 from hooks.job import Job
+from hooks.metrics import CHECKSUM_FAILURES
 from hooks.pipeline import StepContext, StepSkipped
 from hooks.ports import Digests, FinishedUpload, Growth, Uploads
 from hooks.redis import Leases
@@ -119,6 +120,7 @@ def _compare(job: Job, digests: Digests) -> bool:
     promised = {name: digest for name, digest in job.expected.items() if name in found}
     wrong = [name for name, digest in promised.items() if digest != found[name]]
     if wrong:
+        CHECKSUM_FAILURES.add(1, "archive")
         detail = "; ".join(f"{name} expected {promised[name]}, got {found[name]}" for name in wrong)
         raise StepFailed(
             "digest_mismatch",

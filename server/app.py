@@ -7,6 +7,7 @@ Must not know: how a part does its work.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -26,6 +27,7 @@ from hooks.loops import again
 from server.auth import Callers
 from server.election import elected
 from server.errors import BadRequest, FailedDependency, Forbidden, ServerError, Unavailable
+from server.metrics import MetricsPage
 from server.protocols.choice import METHODS, Protocols, error_headers
 from server.protocols.headers import (
     CORS_ANSWER_HEADERS,
@@ -52,8 +54,11 @@ _PREFLIGHT_SECONDS: Final = 24 * 3600
 class Application:
     """One process's application: Starlette, and the switch that ends its long answers."""
 
-    def __init__(self, runtime: Runtime, callers: Callers) -> None:
-        """Wire routes over the runtime."""
+    def __init__(
+        self, runtime: Runtime, callers: Callers, scraped: socket.socket | None = None
+    ) -> None:
+        """Wire routes over the runtime; metrics are told on `scraped`."""
+        self._scraped = scraped
         self._runtime = runtime
         self._stop = anyio.Event()
         self._worked = anyio.Event()
@@ -111,6 +116,8 @@ class Application:
             tasks.start_soon(again, "feed", runtime.feed.run, 0)
             tasks.start_soon(again, "signals", runtime.serve_signals, 0)
             tasks.start_soon(self._work)
+            if self._scraped is not None:
+                tasks.start_soon(MetricsPage(runtime).serve, self._scraped, self._stop)
             yield
             self.stop()
             with anyio.move_on_after(_DRAIN_SECONDS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,16 +94,13 @@ def serve(
             logging.getLogger(__name__).warning(
                 "no authentication: everyone who reaches the port may upload"
             )
-        try:
-            listener = serving.listen(settings.host, settings.port)
-        except OSError as error:
-            raise SettingsError(
-                f"listen on {settings.host}:{settings.port}: {error.strerror}"
-            ) from error
-        with listener:
+        with (
+            serving.listen(settings.host, settings.port) as listener,
+            serving.scraped(settings) as scraped,
+        ):
             shown = f"[{settings.host}]" if ":" in settings.host else settings.host
             typer.echo(f"tusboat serves http://{shown}:{listener.getsockname()[1]}", err=True)
-            serving.serve(settings, listener)
+            serving.serve(settings, listener, scraped)
 
 
 @app.command()
@@ -115,16 +113,19 @@ def worker(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     with _explained():
         prepare(settings)
         require_storage(settings)
-        with serving.redis_of(settings) as redis_url:
-            anyio.run(_work, settings, redis_url)
+        with serving.scraped(settings) as scraped, serving.redis_of(settings) as redis_url:
+            anyio.run(_work, settings, redis_url, scraped)
 
 
-async def _work(settings: Settings, redis_url: str) -> None:
-    from server.runtime import Runtime  # noqa: PLC0415 - other commands start faster
+async def _work(settings: Settings, redis_url: str, scraped: socket.socket | None) -> None:
+    from server.metrics import MetricsPage  # noqa: PLC0415 - other commands start faster
+    from server.runtime import Runtime  # noqa: PLC0415
 
     runtime = Runtime(settings, redis_url)
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
+        if scraped is not None:
+            tasks.start_soon(MetricsPage(runtime).serve, scraped, stop)
         tasks.start_soon(_set_at_signal, stop)
         tasks.start_soon(runtime.relay.run)
         await runtime.work(stop)

@@ -25,6 +25,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
+from hooks.metrics import ACTIVE_UPLOADS, BYTES_RECEIVED
 from server.appender import Appender
 from server.locker import Lock
 from server.space import MIB
@@ -133,6 +134,8 @@ class Intake:
         )
         interruption = Interruption()
         self._active.add(interruption)
+        ACTIVE_UPLOADS.add(1)
+        begun_at = appender.position
         lock.on_release = lambda: interruption.fire(Ending.EVICTED)
         if self._stopping:
             interruption.fire(Ending.STOPPING)
@@ -143,6 +146,8 @@ class Intake:
         finally:
             lock.on_release = None
             self._active.discard(interruption)
+            ACTIVE_UPLOADS.add(-1)
+            BYTES_RECEIVED.add(appender.position - begun_at)
             interruption.close()
         return Received(appender.position, Ending.FAILED if error else ending, error)
 

@@ -22,6 +22,7 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
+from hooks.metrics import LOCK_WAIT
 from server.errors import NotFound, UploadLocked
 
 # struct flock of 64-bit Linux: type, whence, start, length (0: to the end), pid (0 for this kind of
@@ -101,7 +102,13 @@ class Locker:
             NotFound: there is no such data file (any more).
         """
         patience = self._wait_seconds if wait_seconds is None else wait_seconds
-        lock = await self._acquire(upload_id, patience, force=force)
+        began_at = time.monotonic()
+        try:
+            lock = await self._acquire(upload_id, patience, force=force)
+        except UploadLocked:
+            LOCK_WAIT.observe(time.monotonic() - began_at, "refused")
+            raise
+        LOCK_WAIT.observe(time.monotonic() - began_at, "taken")
         self._held[upload_id] = lock
         try:
             yield lock

@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from hooks.events import UploadEvent, UploadGrew
+from hooks.metrics import CHECKSUM_FAILURES
 from server.errors import ChecksumMismatch, ServerError
 from server.finder import Finder, Found
 from server.intake import Ending, Intake, Received
@@ -133,6 +134,7 @@ class Receiving:
 
 def _check_digest(promised: Checksum, found: bytes) -> None:
     if found != promised.digest:
+        CHECKSUM_FAILURES.add(1, "request")
         raise ChecksumMismatch(
             f"{promised.algorithm}: expected {promised.digest.hex()}, got {found.hex()}",
             "send these bytes again; nothing of this request was kept",

@@ -15,6 +15,7 @@ from anyio import to_thread
 from starlette.requests import Request
 
 from hooks.events import UploadCreated, UploadEvent, UploadFinished, UploadGrew
+from hooks.metrics import UPLOADS_CREATED, UPLOADS_FINISHED
 from hooks.ports import Caller as AdmittedCaller
 from hooks.record import Status
 from server.auth import Action, Caller, authorize
@@ -118,6 +119,9 @@ class Reception:
         self._emit(UploadCreated(record))
         if found.finished and not found.upload.partial:
             self._emit(UploadFinished(record, in_parts=bool(found.upload.parts)))
+        UPLOADS_CREATED.add()
+        if found.finished:
+            UPLOADS_FINISHED.add()
         logger.info("upload created", extra={"upload_id": record.id, "length": record.length})
 
     def check_size(self, length: int | None) -> None:
@@ -348,6 +352,7 @@ class Reception:
         else:
             self._emit(UploadGrew(told.record()))
         if found.finished:
+            UPLOADS_FINISHED.add()
             logger.info(
                 "upload finished", extra={"upload_id": found.upload.id, "length": found.offset}
             )

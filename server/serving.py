@@ -18,8 +18,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, MutableSequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Final
@@ -27,12 +27,14 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
+from hooks import metrics
 from hooks.embedded import EmbeddedRedis
 from server.app import Application
 from server.auth import LOOPBACK, Callers
 from server.logs import configure
+from server.metrics import CountedRequests
 from server.runtime import Runtime, prepare, require_storage
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from server.wire import WireProtocol
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        OSError: the address is taken or not ours.
+        SettingsError: the address is taken or not ours.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -86,11 +88,21 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(_BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise SettingsError(f"listen on {host}:{port}: {error.strerror}") from error
     listener.set_inheritable(True)
     return listener
+
+
+def scraped(settings: Settings) -> AbstractContextManager[socket.socket | None]:
+    """Where metrics are told, if anywhere.
+
+    Raises:
+        SettingsError: the address is taken or not ours.
+    """
+    port = settings.metrics_port
+    return listen(settings.host, port) if port else nullcontext()
 
 
 @contextmanager
@@ -107,8 +119,10 @@ def redis_of(settings: Settings) -> Iterator[str]:
         yield embedded.url
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
+def serve(settings: Settings, listener: socket.socket, told: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT, in as many processes as the settings say.
+
+    Metrics are told on `told`, by any of the processes for all of them.
 
     Raises:
         CoordinationLost: the embedded Redis cannot be started.
@@ -119,31 +133,34 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         require_storage(settings)
     with redis_of(settings) as redis_url:
         if settings.workers == 1:
-            _serve_here(settings, redis_url, listener)
+            _serve_here(settings, redis_url, listener, told)
         else:
-            _Processes(settings, listener).run()
+            _Processes(settings, listener, told).run()
 
 
 class _Processes:
     """Several server processes on one socket; one that dies is started again."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        self._arguments = (settings, listener)
+    def __init__(
+        self, settings: Settings, listener: socket.socket, told: socket.socket | None
+    ) -> None:
+        self._workers = settings.workers
         self._stopping = threading.Event()
         # Forked children would inherit locks and threads in the middle of something.
         self._context = multiprocessing.get_context("spawn")
+        rows = self._context.RawArray("d", metrics.row_width() * settings.workers)
+        self._arguments = (settings, listener, told, rows)
 
     def run(self) -> None:
         """Keep them alive until a signal; then let them stop in order, and wait for them."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stopping.set())
-        settings = self._arguments[0]
-        children = [self._start() for _ in range(settings.workers)]
+        children = [self._start(row) for row in range(self._workers)]
         while not self._stopping.wait(_LOOK_SECONDS):
             for index, child in enumerate(children):
                 if not child.is_alive():
                     logger.error("server process died", extra={"exit_code": child.exitcode})
-                    children[index] = self._start()
+                    children[index] = self._start(index)
         for child in children:
             child.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -151,20 +168,27 @@ class _Processes:
             child.join(max(0.0, deadline - time.monotonic()))
             child.kill()
 
-    def _start(self) -> multiprocessing.process.BaseProcess:
-        child = self._context.Process(target=_be_child, args=self._arguments)
+    def _start(self, row: int) -> multiprocessing.process.BaseProcess:
+        child = self._context.Process(target=_be_child, args=(*self._arguments, row))
         child.start()
         return child
 
 
-def _be_child(settings: Settings, listener: socket.socket) -> None:
+def _be_child(
+    settings: Settings,
+    listener: socket.socket,
+    told: socket.socket | None,
+    rows: MutableSequence[float],
+    row: int,
+) -> None:
     configure(settings.log_format)
+    metrics.share(rows, row)
     # Ctrl-C reaches the whole group of a terminal; the parent passes it on as SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     # The parent runs the embedded Redis; a child only finds its way to it.
     with redis_of(settings) as redis_url:
-        _serve_here(settings, redis_url, listener)
+        _serve_here(settings, redis_url, listener, told)
 
 
 def _hosts(settings: Settings) -> frozenset[str] | None:
@@ -183,11 +207,17 @@ def _leave_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _serve_here(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+def _serve_here(
+    settings: Settings,
+    redis_url: str,
+    listener: socket.socket,
+    told: socket.socket | None,
+) -> None:
     runtime = Runtime(settings, redis_url)
-    application = Application(runtime, Callers.from_file(settings.tokens_file, _hosts(settings)))
+    callers = Callers.from_file(settings.tokens_file, _hosts(settings))
+    application = Application(runtime, callers, told)
     config = uvicorn.Config(
-        application.asgi,
+        CountedRequests(application.asgi),
         http=WireProtocol,
         ws="none",
         lifespan="on",

@@ -243,6 +243,13 @@ class Settings(BaseSettings):
         False,
         description="Listen beyond loopback without callers: whoever reaches the port may upload.",
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of `GET /metrics` for Prometheus, on the address `host`; 0: none. "
+        "`tusboat worker` has one of its own.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="One line per event, for people or for machines."
     )

@@ -14,6 +14,7 @@ import anyio
 from anyio import to_thread
 
 from hooks.events import UploadEnded, UploadEvent, UploadRemoved
+from hooks.metrics import UPLOADS_TERMINATED
 from hooks.record import Record, Status
 from server.errors import Conflict, NotFound, UploadLocked
 from server.finder import Found
@@ -59,6 +60,7 @@ class Termination:
             async with self._locker.hold_all(upload_id, found.upload.parts, force=True):
                 await to_thread.run_sync(self._store.erase, upload_id)
             self._emit(UploadRemoved(upload_id, found.upload.owner))
+            UPLOADS_TERMINATED.add()
             return
         if found.outcome is None:
             await self._stop(found)
@@ -70,6 +72,8 @@ class Termination:
             if ended is None:
                 await self._record_canceled(found)
             await to_thread.run_sync(self._store.erase_data, upload_id)
+        if found.outcome is not None:
+            UPLOADS_TERMINATED.add()
 
     async def _record_canceled(self, found: Found) -> Record:
         outcome = replace(found.record(), status=Status.CANCELED, expires_at=None, error=None)
@@ -104,6 +108,12 @@ class Termination:
             _check_whole(replace(found, part_of=UploadId(claimer or "another upload")))
 
     async def _stop(self, found: Found) -> Record:
+        outcome = await self._stopped(found)
+        if outcome.status is Status.CANCELED:
+            UPLOADS_TERMINATED.add()
+        return outcome
+
+    async def _stopped(self, found: Found) -> Record:
         upload_id = found.upload.id
         await to_thread.run_sync(self._store.request_cancel, upload_id)
         # Without Redis the worker still looks for the mark, and an idle upload is ended here.
