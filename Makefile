@@ -12,7 +12,7 @@ BIN := .venv/bin
 ENGINE := buildah
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo image lint test test-slow bench lock clean
+.PHONY: help setup demo image lint test test-slow bench chart lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test-slow: setup ## the slow tests: kill loops and gigabytes
 
 bench: setup ## receiving, measured beside other tus servers (numbers only)
 	@$(BIN)/python -m tests.benchmarks.receiving $(BENCH_ARGS)
+
+chart: setup ## the chart's README and schema, from its values and the settings
+	@$(BIN)/python .ci/chart
 
 lock: ## resolve requirements/*.txt anew from pyproject.toml, keeping what is locked
 	@.ci/lock $(LOCK_ARGS)

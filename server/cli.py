@@ -99,7 +99,11 @@ def serve(
             serving.scraped(settings) as scraped,
         ):
             shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-            typer.echo(f"tusboat serves http://{shown}:{listener.getsockname()[1]}", err=True)
+            url = f"http://{shown}:{listener.getsockname()[1]}"
+            if settings.log_format == "json":
+                logging.getLogger(__name__).info("tusboat serves", extra={"url": url})
+            else:
+                typer.echo(f"tusboat serves {url}", err=True)
             serving.serve(settings, listener, scraped)
 
 
@@ -128,7 +132,7 @@ async def _work(settings: Settings, redis_url: str, scraped: socket.socket | Non
             tasks.start_soon(MetricsPage(runtime).serve, scraped, stop)
         tasks.start_soon(_set_at_signal, stop)
         tasks.start_soon(runtime.relay.run)
-        await runtime.work(stop)
+        await runtime.work(stop, grace_seconds=settings.worker_grace_seconds)
         tasks.cancel_scope.cancel()
     await runtime.close()
 
@@ -219,11 +223,14 @@ def show_settings(
 def doctor(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Do not ask Redis and registries elsewhere.")
+    ] = False,
 ) -> None:
     """Say what this machine lacks, what for, and how to get it."""
     from server.doctor import report  # noqa: PLC0415 - other commands start faster
 
-    text, code = report(_settings(config, {}), as_json=as_json)
+    text, code = report(_settings(config, {}), as_json=as_json, local=local)
     typer.echo(text)
     raise typer.Exit(code)
 

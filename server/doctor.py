@@ -17,29 +17,35 @@ from server.runtime import registries
 from server.settings import Settings, SettingsError
 
 
-def report(settings: Settings, *, as_json: bool = False) -> tuple[str, int]:
-    """Look at everything; the text for a person or a program, and the exit code.
+def report(settings: Settings, *, as_json: bool = False, local: bool = False) -> tuple[str, int]:
+    """Look at everything; the text for a person or (in one line) a program, and the exit code.
+
+    With `local`, what is elsewhere (Redis, registries) is not looked at: a server is to start
+    whether they answer or not.
 
     The code is 0 when all that is required is there, else 1.
     """
-    found = list(checks(settings))
+    found = list(checks(settings, local=local))
     missing = [check.name for check in found if check.required and not check.ok]
     if as_json:
         document = {"ok": not missing, "checks": [asdict(check) for check in found]}
-        return json.dumps(document, indent=2), int(bool(missing))
+        return json.dumps(document), int(bool(missing))
     verdict = f"missing: {', '.join(missing)}" if missing else "everything that is required is here"
     return "\n".join([*map(_shown, found), "", verdict]), int(bool(missing))
 
 
-def checks(settings: Settings) -> Iterator[Check]:
+def checks(settings: Settings, *, local: bool = False) -> Iterator[Check]:
     """Every row for these settings, in the order in which a person would go through them."""
-    yield from programs.programs()
-    yield programs.redis(settings.redis_url)
-    yield programs.open_files()
     loads = ENGINES[settings.engine].loads
+    yield from programs.programs(loads=loads)
+    if not (local and settings.redis_url):
+        yield programs.redis(settings.redis_url)
+    yield programs.open_files()
     yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
     if settings.builds:
         yield place.sandbox(settings.data_dir, network=settings.build_network)
+    if local:
+        return
     if not settings.registries:
         yield reach.no_registry()
     try:

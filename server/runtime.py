@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 # A contender asks again every few milliseconds; a slow Redis must not hold it up.
 _ASK_SECONDS = 0.2
+# A server is gone within seconds, so a job inside it cannot have more.
+SERVER_GRACE_SECONDS = 5.0
 # Below the data directory.
 UPLOADS = "uploads"
 JOBS = "jobs"
@@ -131,7 +133,7 @@ class Runtime:
             }
         )
 
-    def _worker(self) -> Worker:
+    def _worker(self, grace_seconds: float) -> Worker:
         steps = image_steps(
             self.uploads,
             self.leases,
@@ -149,13 +151,19 @@ class Runtime:
             Following(self.uploads, self.leases),
             jobs_dir=self.jobs_dir,
             concurrency=self.settings.job_concurrency,
+            grace_seconds=grace_seconds,
         )
 
-    async def work(self, stop: anyio.Event) -> None:
-        """Run jobs, follow uploads and sweep, until `stop` is set."""
+    async def work(self, stop: anyio.Event, *, grace_seconds: float | None = None) -> None:
+        """Run jobs, follow uploads and sweep, until `stop` is set.
+
+        Running jobs then get `grace_seconds` (None: what a server can wait for).
+        """
+        if grace_seconds is None:
+            grace_seconds = min(SERVER_GRACE_SECONDS, self.settings.worker_grace_seconds)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.retention.run)
-            await self._worker().run(stop)
+            await self._worker(grace_seconds).run(stop)
             tasks.cancel_scope.cancel()
 
     async def redis_answers(self) -> bool:

@@ -73,6 +73,14 @@ class Settings(BaseSettings):
         description="Run the job worker inside `tusboat serve` (one of its processes is elected).",
     )
     job_concurrency: int = Field(2, ge=1, le=64, description="Jobs that one worker runs at once.")
+    worker_grace_seconds: float = Field(
+        5,
+        ge=0,
+        allow_inf_nan=False,
+        json_schema_extra={"unit": "seconds"},
+        description="How long running jobs may go on after `tusboat worker` was told to stop; then "
+        "they are given back. A worker inside `tusboat serve` gives them at most 5 seconds.",
+    )
     registries: tuple[RegistryRow, ...] = Field(
         (),
         description="Where images may go: rows of `host`, `plain_http`, `tls_verify`, `ca_file`, "

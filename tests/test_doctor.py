@@ -101,6 +101,29 @@ def test_json_has_the_same_rows(tmp_path: Path) -> None:
     }
 
 
+def test_before_a_start_nothing_elsewhere_is_asked_and_a_line_of_json_is_said(
+    programs: Path, tmp_path: Path
+) -> None:
+    """As an init container has it: a registry or a Redis that is away keeps no server from it."""
+    install(programs, "skopeo", "skopeo version 1.9.3")
+    closed = f"127.0.0.1:{free_port()}"
+    subject = settings(
+        tmp_path, engine="skopeo", redis_url=f"redis://{closed}/0", registries=[{"host": closed}]
+    )
+    text, code = report(subject, as_json=True, local=True)
+    assert code == 0, text
+    assert "\n" not in text
+    names = [row["name"] for row in json.loads(text)["checks"]]
+    assert {"data directory", "file locks", "job directories"} <= set(names)
+    assert not [name for name in names if name.startswith(("registry", "redis"))]
+    assert report(subject)[1] == 1
+
+
+def test_the_embedded_redis_is_here_and_is_looked_for(programs: Path, tmp_path: Path) -> None:
+    text, _ = report(settings(tmp_path), as_json=True, local=True)
+    assert "redis-server" in [row["name"] for row in json.loads(text)["checks"]]
+
+
 def test_looking_leaves_no_trace(tmp_path: Path) -> None:
     report(settings(tmp_path / "not" / "there" / "yet"))
     report(settings(tmp_path))
@@ -282,6 +305,21 @@ def test_a_file_system_that_cannot_hold_an_overlay_is_named(tmp_path: Path) -> N
     assert "on overlay at" in rows["free space"]["found"]
     assert not rows["storage driver overlay"]["ok"]
     assert "overlay cannot work on its file system" in rows["storage driver overlay"]["found"]
+
+
+@only_root
+def test_a_volume_of_the_jobs_own_is_the_one_that_is_looked_at(tmp_path: Path) -> None:
+    """As in a pod: uploads on NFS, or here on an overlay, and jobs on a disk."""
+    script = (
+        'mount -t overlay overlay -o "lowerdir=/usr/share,upperdir=u,workdir=w" d && mkdir d/jobs'
+        ' && mount -t tmpfs tmpfs d/jobs && exec "$@"'
+    )
+    for name in ("u", "w", "d"):
+        (tmp_path / name).mkdir()
+    prefix = ("env", "--chdir", str(tmp_path), "unshare", "--mount", "sh", "-c", script, "sh")
+    rows = rows_in(tmp_path / "d", *prefix)
+    assert "on overlay at" in rows["free space"]["found"]
+    assert rows["storage driver overlay"]["ok"], rows["storage driver overlay"]
 
 
 # --- registries ---

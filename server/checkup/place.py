@@ -41,7 +41,13 @@ def place(data_dir: Path, storage_driver: str | None) -> Iterator[Check]:
         yield _locks(Path(name))
         yield _reservation(Path(name))
         yield _space(Path(name))
-        yield _storage(Path(name), storage_driver)
+    yield _storage(_jobs_directory(there, data_dir), storage_driver)
+
+
+def _jobs_directory(there: Path, data_dir: Path) -> Path:
+    """Where a job would unpack: often another volume, mounted in the data directory."""
+    jobs_dir = data_dir.absolute() / "jobs"
+    return jobs_dir if jobs_dir.is_dir() else there
 
 
 def sandbox(data_dir: Path, *, network: bool) -> Check:

@@ -38,8 +38,8 @@ return said.err or string.match(said, 'redis_version:([%d.]+)')
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 
 
-def programs() -> Iterator[Check]:
-    """Python, and each program that is called."""
+def programs(*, loads: bool = True) -> Iterator[Check]:
+    """Python, and each program that is called; without `loads`, buildah is not one of them."""
     yield Check(
         "python",
         sys.version_info >= OLDEST_PYTHON,
@@ -47,7 +47,7 @@ def programs() -> Iterator[Check]:
         "everything",
         "install Python 3.11 or later",
     )
-    buildah = _program("buildah", "loading and pushing images")
+    buildah = _program("buildah", "loading and pushing images", required=loads)
     yield buildah
     if buildah.ok:
         version = _version(buildah.found)
