@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.auth import Callers, check_listening
+from server.checkup.check import Start
 from server.client.commands import app as client_app
 from server.logs import configure
 from server.settings import Settings, SettingsError, load, rows, table
@@ -223,14 +224,15 @@ def show_settings(
 def doctor(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Do not ask Redis and registries elsewhere.")
-    ] = False,
+    before: Annotated[
+        Start | None,
+        typer.Option("--before", help="Only what this command has to find here, as in a pod."),
+    ] = None,
 ) -> None:
     """Say what this machine lacks, what for, and how to get it."""
     from server.doctor import report  # noqa: PLC0415 - other commands start faster
 
-    text, code = report(_settings(config, {}), as_json=as_json, local=local)
+    text, code = report(_settings(config, {}), as_json=as_json, before=before)
     typer.echo(text)
     raise typer.Exit(code)
 

@@ -12,20 +12,22 @@ from dataclasses import asdict
 
 from buildah.engine import ENGINES
 from server.checkup import place, programs, reach
-from server.checkup.check import Check
+from server.checkup.check import Check, Start
 from server.runtime import registries
 from server.settings import Settings, SettingsError
 
 
-def report(settings: Settings, *, as_json: bool = False, local: bool = False) -> tuple[str, int]:
+def report(
+    settings: Settings, *, as_json: bool = False, before: Start | None = None
+) -> tuple[str, int]:
     """Look at everything; the text for a person or (in one line) a program, and the exit code.
 
-    With `local`, what is elsewhere (Redis, registries) is not looked at: a server is to start
-    whether they answer or not.
+    With `before`, only what that command has to find here: it starts whether Redis and registries,
+    which are elsewhere, answer or not, and a server beside workers of their own loads nothing.
 
     The code is 0 when all that is required is there, else 1.
     """
-    found = list(checks(settings, local=local))
+    found = list(checks(settings, before=before))
     missing = [check.name for check in found if check.required and not check.ok]
     if as_json:
         document = {"ok": not missing, "checks": [asdict(check) for check in found]}
@@ -34,17 +36,18 @@ def report(settings: Settings, *, as_json: bool = False, local: bool = False) ->
     return "\n".join([*map(_shown, found), "", verdict]), int(bool(missing))
 
 
-def checks(settings: Settings, *, local: bool = False) -> Iterator[Check]:
+def checks(settings: Settings, *, before: Start | None = None) -> Iterator[Check]:
     """Every row for these settings, in the order in which a person would go through them."""
-    loads = ENGINES[settings.engine].loads
+    receives_only = before is Start.SERVE and not settings.run_worker
+    loads = ENGINES[settings.engine].loads and not receives_only
     yield from programs.programs(loads=loads)
-    if not (local and settings.redis_url):
+    if before is None or not settings.redis_url:
         yield programs.redis(settings.redis_url)
     yield programs.open_files()
     yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
     if settings.builds:
         yield place.sandbox(settings.data_dir, network=settings.build_network)
-    if local:
+    if before is not None:
         return
     if not settings.registries:
         yield reach.no_registry()

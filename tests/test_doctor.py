@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from server.checkup.check import Check
+from server.checkup.check import Check, Start
 from server.doctor import checks, report
 from server.settings import Settings, load
 from tests.redis_servers import PASSWORD, RedisServer, redis_server
@@ -110,7 +110,7 @@ def test_before_a_start_nothing_elsewhere_is_asked_and_a_line_of_json_is_said(
     subject = settings(
         tmp_path, engine="skopeo", redis_url=f"redis://{closed}/0", registries=[{"host": closed}]
     )
-    text, code = report(subject, as_json=True, local=True)
+    text, code = report(subject, as_json=True, before=Start.SERVE)
     assert code == 0, text
     assert "\n" not in text
     names = [row["name"] for row in json.loads(text)["checks"]]
@@ -119,8 +119,20 @@ def test_before_a_start_nothing_elsewhere_is_asked_and_a_line_of_json_is_said(
     assert report(subject)[1] == 1
 
 
+def test_a_server_beside_workers_of_their_own_needs_nothing_that_loads(
+    programs: Path, tmp_path: Path
+) -> None:
+    install(programs, "skopeo", "skopeo version 1.9.3")
+    subject = settings(tmp_path, run_worker=False, redis_url="redis://127.0.0.1:1/0")
+    _, code = report(subject, before=Start.SERVE)
+    assert code == 0
+    text, code = report(subject, before=Start.WORKER)
+    assert code == 1
+    assert "MISSING  buildah" in text
+
+
 def test_the_embedded_redis_is_here_and_is_looked_for(programs: Path, tmp_path: Path) -> None:
-    text, _ = report(settings(tmp_path), as_json=True, local=True)
+    text, _ = report(settings(tmp_path), as_json=True, before=Start.SERVE)
     assert "redis-server" in [row["name"] for row in json.loads(text)["checks"]]
 
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from enum import StrEnum
 
 _ANSWER_SECONDS = 10
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Start(StrEnum):
+    """A command that starts and stays, and before which a look is taken."""
+
+    SERVE = "serve"
+    WORKER = "worker"
 
 
 @dataclass(frozen=True)

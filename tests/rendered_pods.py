@@ -1,0 +1,195 @@
+"""Containers of a rendered pod as processes of this machine.
+
+Knows: how paths, ports, mounts, Secrets and security contexts of a container become a directory,
+free ports, files and `setpriv`. Seccomp profiles and read-only roots are not imitated.
+Must not know: what a test wants to prove.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from tests.charts import Object, config, pod_spec
+from tests.live import COMMAND, STOP_SECONDS, environment, free_port, wait_until
+
+_PORT = re.compile(r"\b(8080|9090|6379)\b")
+_MOUNT = re.compile(r"(?<![\w/.])/(etc/redis|etc/tusboat|data|tmp|test)\b")
+
+# What the image has on PATH.
+_TUSBOAT = f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n'
+
+
+@dataclass
+class Cluster:
+    """A directory in which everything that was rendered runs; what is elsewhere has other files."""
+
+    directory: Path
+    objects: list[Object]
+    # What Secrets and ConfigMaps of others hold, by path below /etc/tusboat.
+    others: Mapping[str, bytes] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Write the files that are mounted."""
+        for name in ("8080", "9090", "6379"):
+            self.ports.setdefault(name, free_port())
+        self.ports["worker"] = free_port()
+        texts = {"tusboat/config/tusboat.toml": config(self.objects), **self._secrets()}
+        for name, text in texts.items():
+            self._write(f"etc/{name}", self.here(text).encode())
+        for name, data in self.others.items():
+            self._write(f"etc/{name}", data)
+        for each in self.objects:
+            if each["kind"] == "ConfigMap" and "archive.py" in each["data"]:
+                self._write("test/archive.py", each["data"]["archive.py"].encode())
+        for name in ("data", "tmp"):
+            (self.directory / name).mkdir()
+        self._write("bin/tusboat", _TUSBOAT.encode())
+        (self.directory / "bin" / "tusboat").chmod(0o755)
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def _secrets(self) -> dict[str, str]:
+        found = {}
+        for each in self.objects:
+            if each["kind"] == "Secret":
+                folder = "redis" if "redis" in each["metadata"]["name"] else "tusboat/tokens"
+                found |= {f"{folder}/{key}": text for key, text in each["stringData"].items()}
+        return found
+
+    def secret(self, name: str) -> str:
+        """What a key of one of the rendered Secrets holds."""
+        return self._secrets()[name]
+
+    def here(self, text: str, *, worker: bool = False) -> str:
+        """The text with places and ports of this directory in it."""
+        text = _MOUNT.sub(lambda found: f"{self.directory}/{found[1]}", text)
+        ports = {**self.ports, "9090": self.ports["worker"]} if worker else self.ports
+        return _PORT.sub(lambda found: str(ports[found[1]]), text)
+
+    def start(self, container: Object, *, worker: bool = False) -> subprocess.Popen[bytes]:
+        """Start a container's command with its environment, user rights and mounts."""
+        words = [self.here(word, worker=worker) for word in container["command"]]
+        log = (self.directory / f"{container['name']}-{len(self.running)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [*_rights(container["securityContext"]), *words],
+                env=self._environment(container, worker=worker),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.running.append(process)
+        return process
+
+    def _environment(self, container: Object, *, worker: bool) -> dict[str, str]:
+        given: dict[str, str] = {}
+        for variable in container.get("env", ()):
+            if "value" in variable:
+                value = re.sub(r"\$\((\w+)\)", lambda found: given[found[1]], variable["value"])
+            else:
+                reference = variable["valueFrom"]["secretKeyRef"]
+                folder = "redis" if "redis" in reference["key"] else "tusboat/tokens"
+                value = (self.directory / "etc" / folder / reference["key"]).read_text()
+            given[variable["name"]] = self.here(value)
+        # Services have names in a cluster only, and tests listen on loopback only.
+        for name in ("TUSBOAT_REDIS_URL", "TUSBOAT_SERVER"):
+            if name in given:
+                given[name] = re.sub(r"(@|//)rel-[\w-]+:", r"\g<1>127.0.0.1:", given[name])
+        if "TUSBOAT_HOST" in given:
+            given["TUSBOAT_HOST"] = "127.0.0.1"
+        if worker:
+            given["TUSBOAT_METRICS_PORT"] = str(self.ports["worker"])
+        variables = environment(self.directory / "home", **given)
+        return {**variables, "PATH": f"{self.directory}/bin:{variables['PATH']}"}
+
+    def log(self) -> str:
+        """What everything said so far."""
+        paths = sorted(self.directory.glob("*.log"))
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in paths)
+
+    def said(self, name: str) -> str:
+        """What the last container of that name said."""
+        numbers = [
+            int(path.stem.rpartition("-")[2]) for path in self.directory.glob(f"{name}-*.log")
+        ]
+        return (self.directory / f"{name}-{max(numbers)}.log").read_text()
+
+    def run(self, container: Object, seconds: float = 60) -> int:
+        """Run a container to its end; its exit code."""
+        return self.start(container).wait(seconds)
+
+    def start_pod(self, workload: Object) -> subprocess.Popen[bytes]:
+        """Run the init containers of a workload, then its container, until it is ready."""
+        spec = pod_spec(workload)
+        for container in spec.get("initContainers", ()):
+            assert self.run(container) == 0, self.log()
+        (container,) = spec["containers"]
+        worker = container["command"][1] == "worker"
+        process = self.start(container, worker=worker)
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            wait_until(
+                lambda: self._passes(container, container[probe], process, worker=worker),  # noqa: B023
+                seconds=60,
+                what=f"{container['name']}: {probe}",
+            )
+        return process
+
+    def _passes(
+        self, container: Object, probe: Object, process: subprocess.Popen[bytes], *, worker: bool
+    ) -> bool:
+        assert process.poll() is None, self.log()
+        kind = "httpGet" if "httpGet" in probe else "tcpSocket"
+        named = {port["name"]: port["containerPort"] for port in container["ports"]}
+        port = int(self.here(str(named[probe[kind]["port"]]), worker=worker))
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.connect()
+            if kind == "tcpSocket":
+                return True
+            connection.request("GET", probe["httpGet"]["path"])
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> list[int]:
+        """SIGTERM to all that still runs, the last first; their exit codes."""
+        codes = []
+        for process in reversed(self.running):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    codes.append(process.wait(STOP_SECONDS))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    raise AssertionError(f"did not stop\n{self.log()}") from None
+        return codes
+
+
+def _rights(security: Object) -> list[str]:
+    """The prefix that leaves a process the capabilities of its container. (Users stay: a file of
+    this checkout may be readable for its owner only.)
+    """
+    if os.geteuid() != 0:
+        return []
+    added = [name.lower() for name in security["capabilities"].get("add", ())]
+    bounded = ",".join(["-all", *(f"+{name}" for name in added)])
+    words = ["setpriv", "--bounding-set", bounded, "--inh-caps", "-all"]
+    if security.get("allowPrivilegeEscalation") is False:
+        words.append("--no-new-privs")
+    return [*words, "--"]

@@ -1,0 +1,133 @@
+"""The rendered command lines, environments and files of the chart, started on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from tests.charts import CHART, Object, objects, one, pod_spec
+from tests.redis_servers import RedisServer, redis_server
+from tests.registries import RunningRegistry, plain_registry
+from tests.rendered_pods import Cluster
+
+__all__ = ["plain_registry", "redis_server"]
+STARTABLE = [
+    "default",
+    "userns",
+    "rootful",
+    "vfs",
+    "httproute",
+    "claim-scratch",
+]
+Render = Callable[..., Cluster]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Render]:
+    """Makes clusters; what runs in them is stopped at the end."""
+    made: list[Cluster] = []
+
+    def render(found: list[Object], **extra: object) -> Cluster:
+        directory = tmp_path / f"cluster{len(made)}"
+        directory.mkdir()
+        made.append(Cluster(directory, found, **extra))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield render
+    for each in made:
+        each.stop()
+
+
+def ready(cluster: Cluster) -> bool:
+    answer = requests.get(f"http://127.0.0.1:{cluster.ports['8080']}/readyz", timeout=10)
+    return answer.status_code == 200 and answer.json() == {"status": "ready", "redis": "answers"}
+
+
+@pytest.mark.parametrize("name", STARTABLE)
+def test_a_pod_gets_ready_and_stops_in_order(name: str, cluster: Render) -> None:
+    here = cluster(objects(CHART / "ci" / f"{name}-values.yaml"))
+    here.start_pod(one(here.objects, "Deployment"))
+    assert ready(here)
+    asked = requests.get(f"http://127.0.0.1:{here.ports['8080']}/api/uploads", timeout=10)
+    assert asked.status_code == 401
+    assert here.stop() == [0]
+
+
+def test_servers_workers_and_the_bundled_redis_find_each_other(cluster: Render) -> None:
+    here = cluster(objects(CHART / "ci" / "split-values.yaml"))
+    running = here.start_pod(one(here.objects, "StatefulSet"))
+    password = here.secret("redis/redis-password")
+    with redis.Redis(port=here.ports["6379"], password=password) as client:
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+    with redis.Redis(port=here.ports["6379"]) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    assert password not in Path(f"/proc/{running.pid}/cmdline").read_text()
+    here.start_pod(one(here.objects, "Deployment", "tusboat"))
+    here.start_pod(one(here.objects, "Deployment", "worker"))
+    assert ready(here)
+    helm_test(here)
+    assert here.stop() == [0, 0, 0]
+
+
+def test_an_external_redis_comes_from_its_secret(
+    cluster: Render, redis_server: RedisServer
+) -> None:
+    found = objects(CHART / "ci" / "external-redis-values.yaml")
+    here = cluster(found, others={"redis/redis-url": redis_server.url.encode()})
+    here.start_pod(one(here.objects, "Deployment"))
+    assert ready(here)
+    assert redis_server.url.split("@", maxsplit=1)[0] not in here.log()
+
+
+def test_a_volume_that_does_not_do_keeps_the_pod_from_starting(cluster: Render) -> None:
+    here = cluster(objects())
+    (doctor,) = pod_spec(one(here.objects, "Deployment"))["initContainers"]
+    assert here.run(doctor) == 0, here.log()
+    (here.directory / "data").rmdir()
+    (here.directory / "data").write_text("a file where a volume should be")
+    assert here.run(doctor) == 1
+    document = json.loads(here.said("doctor"))
+    assert not document["ok"]
+    broken = [row["name"] for row in document["checks"] if row["required"] and not row["ok"]]
+    assert "data directory" in broken
+
+
+# --- from one end to the other ---
+
+
+def helm_test(here: Cluster) -> str:
+    """Run the pod of `helm test`; what it said."""
+    (container,) = pod_spec(one(here.objects, "Pod"))["containers"]
+    code = here.run(container, seconds=90)
+    assert code == 0, here.log()
+    return here.said("upload")
+
+
+@pytest.mark.parametrize("mode", ["restricted", "rootful", "vfs"])
+def test_an_image_arrives_with_the_capabilities_of_the_mode_and_no_more(
+    mode: str, cluster: Render, plain_registry: RunningRegistry
+) -> None:
+    """`userns` has one less than `rootful`, and a user namespace that needs a container runtime."""
+    found = objects(
+        settings=(
+            f"worker.mode={mode}",
+            "worker.vfsForSmallImages=true",
+            f"registries[0].host={plain_registry.host}",
+            "registries[0].plainHttp=true",
+            f"test.image={plain_registry.host}/helm/{mode}:test",
+        )
+    )
+    here = cluster(found)
+    here.start_pod(one(found, "Deployment"))
+    said = helm_test(here)
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", said.strip().splitlines()[-1])
+    tags = requests.get(f"http://{plain_registry.host}/v2/helm/{mode}/tags/list", timeout=10)
+    assert tags.json()["tags"] == ["test"]
+    metrics = requests.get(f"http://127.0.0.1:{here.ports['9090']}/metrics", timeout=10).text
+    assert 'tusboat_step_seconds_count{step="push",outcome="done"} 1' in metrics
