@@ -74,6 +74,7 @@ def test_a_workspace_is_there_while_it_is_open_and_gone_afterwards(jobs: Path) -
             "PATH",
             "HOME",
             "TMPDIR",
+            "XDG_DATA_HOME",
             "XDG_RUNTIME_DIR",
             "CONTAINERS_REGISTRIES_CONF",
             "CONTAINERS_STORAGE_CONF",
