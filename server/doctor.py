@@ -45,7 +45,7 @@ def checks(settings: Settings, *, before: Start | None = None) -> Iterator[Check
         yield programs.redis(settings.redis_url)
     yield programs.open_files()
     yield from place.place(settings.data_dir, settings.storage_driver if loads else None)
-    if settings.builds:
+    if settings.builds and not receives_only:
         yield place.sandbox(settings.data_dir, network=settings.build_network)
     if before is not None:
         return
