@@ -118,9 +118,10 @@ class BarsDisplay(Display):
         elif self._names[task] != name:
             # Another step: its speed is its own, and it may not know its size yet.
             self._progress.reset(task, completed=done, description=words)
-            self._row(task).total = size
         self._names[task] = name
-        self._progress.update(task, total=size, completed=done)
+        # Not by `update`, which forgets the speed when the size becomes known.
+        self._row(task).total = size
+        self._progress.update(task, completed=done)
 
     def _row(self, task: TaskID) -> Task:
         return next(row for row in self._progress.tasks if row.id == task)
