@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,3 +134,49 @@ def test_an_image_arrives_with_the_capabilities_of_the_mode_and_no_more(
     assert tags.json()["tags"] == ["test"]
     metrics = requests.get(f"http://127.0.0.1:{here.ports['9090']}/metrics", timeout=10).text
     assert 'tusboat_step_seconds_count{step="push",outcome="done"} 1' in metrics
+
+
+def test_a_context_is_built_with_the_capabilities_that_builds_add(
+    cluster: Render, plain_registry: RunningRegistry
+) -> None:
+    found = objects(
+        settings=(
+            "worker.mode=rootful",
+            "settings.builds=true",
+            f"registries[0].host={plain_registry.host}",
+            "registries[0].plainHttp=true",
+        )
+    )
+    here = cluster(found)
+    here.start_pod(one(found, "Deployment"))
+    (container,) = pod_spec(one(found, "Pod"))["containers"]
+    context = here.directory / "tmp" / "context.tar"
+    write_context(context)
+    image = f"{plain_registry.host}/helm/built:test"
+    words = [
+        "tusboat",
+        "upload",
+        str(context),
+        "--image",
+        image,
+        "--state-home",
+        str(here.directory),
+    ]
+    assert here.run({**container, "command": words}, seconds=90) == 0, here.log()
+    assert "build: done" in here.said("upload")
+
+
+def write_context(path: Path) -> None:
+    """A build whose step runs a program: this machine's shell, with what it is linked to."""
+    shell = Path("/bin/sh").resolve()
+    linked = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout
+    files = {shell, *map(Path, re.findall(r"/\S+", linked))}
+    step = f'FROM scratch\nCOPY root /\nRUN ["{shell}", "-c", "echo built > /made"]\n'
+    with tarfile.open(path, "w") as archive:
+        for name, data in (
+            ("Containerfile", step.encode()),
+            *((f"root{file}", file.read_bytes()) for file in sorted(files)),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o755
+            archive.addfile(entry, io.BytesIO(data))

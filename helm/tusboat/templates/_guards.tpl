@@ -51,8 +51,8 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 {{- if and (eq $mode "vfs") (not $values.worker.vfsForSmallImages) -}}
 {{- fail "worker.mode is vfs, which copies the whole image for every layer: say worker.vfsForSmallImages=true if images are small, or use worker.mode=restricted, which needs no privileges either." -}}
 {{- end -}}
-{{- if and (eq $mode "restricted") $values.settings.builds -}}
-{{- fail "settings.builds needs buildah, and worker.mode=restricted has no use of it: use worker.mode=userns or rootful, or leave builds off." -}}
+{{- if and $values.settings.builds (ne $mode "rootful") -}}
+{{- fail (printf "settings.builds needs a sandbox with mounts and 16 million user ids, which worker.mode=%s does not have: use worker.mode=rootful, or leave builds off." $mode) -}}
 {{- end -}}
 {{- if and $values.worker.deviceNodes (ne $mode "rootful") -}}
 {{- fail "worker.deviceNodes is for worker.mode=rootful only: nothing else may make device nodes." -}}

@@ -55,6 +55,10 @@ capabilities:
   {{- if and .root.Values.worker.deviceNodes (eq .root.Values.worker.mode "rootful") }}
   {{- $add = append $add "MKNOD" }}
   {{- end }}
+  {{- if .root.Values.settings.builds }}
+  {{- /* The steps of a build are other users, in a sandbox with ids of its own. */}}
+  {{- $add = concat $add (list "SETUID" "SETGID") }}
+  {{- end }}
   {{- if and .works $add }}
   add: {{ toJson $add }}
   {{- end }}
