@@ -42,7 +42,7 @@ from buildah.platforms import this_platform
 from buildah.push import StoredImage
 from buildah.pushed import Log
 from buildah.removal import remove_tree
-from buildah.sandbox import IdRange, entering, id_range, refuse_unsafe, sandboxed
+from buildah.sandbox import BuildIds, build_ids, entering, refuse_unsafe, sandboxed
 from buildah.sizes import GIB, KIB
 from buildah.transcript import Transcript
 from buildah.workspace import Workspace
@@ -147,7 +147,7 @@ class _Build:
         text = await anyio.to_thread.run_sync(lambda: self._context.text)
         platforms = self._options.platforms or (this_platform(),)
         bases = {one: self._bases(text, one) for one in platforms}
-        ids = await id_range(self._entering, self._workspace.env)
+        ids = await build_ids(self._entering, self._workspace.env)
         await self._remove_containers()
         images = []
         for one in platforms:
@@ -176,7 +176,7 @@ class _Build:
                 )
         return found
 
-    async def _build(self, platform: str, ids: IdRange) -> str:
+    async def _build(self, platform: str, ids: BuildIds) -> str:
         """One run of buildah; the image's id."""
         log, mount_point, image_id = (self._directory / name for name in ("log", "root", "id"))
         env = await anyio.to_thread.run_sync(self._prepare)

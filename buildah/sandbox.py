@@ -14,6 +14,7 @@ the kernel ends everything that it started and unmounts everything that it mount
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -97,17 +98,24 @@ _IDS = 2**24
 
 
 @dataclass(frozen=True)
-class IdRange:
-    """Ids of the machine (or of the namespace we are in) that a build's own ids are mapped to."""
+class BuildIds:
+    """Ids of the machine (or of the namespace we are in) that a build's own ids are mapped to.
 
-    first: int
-    count: int
+    `ranges` are pairs of the first and the count. A build's ids go through all of them, from 0 on;
+    no range may be wider than one of those that our own namespace was given, says the kernel.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The options for buildah: root in the build is nobody outside it."""
-        row = f"0:{self.first}:{self.count}"
-        return (f"--userns-uid-map={row}", f"--userns-gid-map={row}")
+        ends = itertools.accumulate(count for _first, count in self.ranges)
+        rows = [
+            f"{end - count}:{first}:{count}"
+            for end, (first, count) in zip(ends, self.ranges, strict=True)
+        ]
+        return tuple(f"--userns-{kind}-map={row}" for row in rows for kind in ("uid", "gid"))
 
 
 def entering() -> tuple[str, ...]:
@@ -133,7 +141,7 @@ def sandboxed(
     ]
 
 
-async def id_range(entering: Sequence[str], env: Mapping[str, str]) -> IdRange:
+async def build_ids(entering: Sequence[str], env: Mapping[str, str]) -> BuildIds:
     """Ids for a build, of those that there are after `entering` (a command that runs a command).
 
     Raises:
@@ -147,12 +155,13 @@ async def id_range(entering: Sequence[str], env: Mapping[str, str]) -> IdRange:
         raise BuildUnsafe(f"{_OPERATION}: no user namespace could be made ({cause}).")
     rows = [tuple(map(int, row.split())) for row in completed.stdout.decode().splitlines()]
     if any(first <= _FIRST_ID and first + count >= _FIRST_ID + _IDS for first, _, count in rows):
-        return IdRange(_FIRST_ID, _IDS)
+        return BuildIds(((_FIRST_ID, _IDS),))
     # Id 0 is ours: root, or who runs the worker.
-    count = sum(count for _first, _outside, count in rows) - 1
-    if count < 1:
+    spare = [(max(first, 1), first + count - max(first, 1)) for first, _outside, count in rows]
+    ranges = tuple((first, count) for first, count in sorted(spare) if count > 0)
+    if not ranges:
         raise BuildUnsafe(f"{_OPERATION}: this user has no subordinate ids (/etc/subuid).")
-    return IdRange(1, count)
+    return BuildIds(ranges)
 
 
 async def try_out(directory: Path, *, network: bool) -> None:
@@ -165,7 +174,7 @@ async def try_out(directory: Path, *, network: bool) -> None:
     root, log = directory / "root", directory / "log"
     await anyio.to_thread.run_sync(root.mkdir)
     env = {"PATH": PATH, **dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(directory))}
-    await id_range(entering(), env)
+    await build_ids(entering(), env)
     completed = await run(
         [
             *entering(),
