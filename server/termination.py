@@ -66,12 +66,16 @@ class Termination:
             await self._stop(found)
         if await to_thread.run_sync(self._store.measure, upload_id) is None:
             return
-        async with self._locker.hold(upload_id):
-            # Under the lock: a retry may have opened it again meanwhile.
-            ended = await to_thread.run_sync(self._store.outcome, upload_id)
-            if ended is None:
-                await self._record_canceled(found)
-            await to_thread.run_sync(self._store.erase_data, upload_id)
+        try:
+            async with self._locker.hold(upload_id):
+                # Under the lock: a retry may have opened it again meanwhile.
+                ended = await to_thread.run_sync(self._store.outcome, upload_id)
+                if ended is None:
+                    await self._record_canceled(found)
+                await to_thread.run_sync(self._store.erase_data, upload_id)
+        except NotFound:
+            # Whoever held it has removed the archive: a worker does, right after the outcome.
+            return
         if found.outcome is not None:
             UPLOADS_TERMINATED.add()
 

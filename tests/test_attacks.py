@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import random
+import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -290,3 +294,25 @@ def test_what_is_no_http_is_answered_like_every_error(
     assert (answer.status, answer["Tus-Resumable"]) == (status_code, "1.0.0")
     assert (answer["Content-Type"], answer.problem["code"]) == ("application/problem+json", code)
     assert answer.problem["hint"]
+
+
+def test_delete_while_the_archive_goes_by_itself_is_a_delete(
+    server: LiveServer, tmp_path: Path
+) -> None:
+    """A worker removes the archive a moment after the outcome is there, under the upload's lock."""
+    path = tmp_path / "kept"
+    path.write_bytes(b"anything")
+    upload = upload_by_tuspy(server, path, {"filename": "kept"})
+    ended(server, upload)
+    data = server.data_dir / "uploads" / upload.rsplit("/", 1)[-1]
+    wait_until(data.exists)
+    with data.open("r+b") as held, ThreadPoolExecutor(1) as other:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(held, fcntl.F_OFD_SETLK, whole)
+        deleting = other.submit(ask, server.port, "DELETE", upload, TUS)
+        time.sleep(0.5)
+        assert not deleting.done(), "it waits for the lock"
+        data.unlink()
+        held.close()
+        assert deleting.result(20).status == 204
+    assert status(server.port, upload)["status"] == "done"
