@@ -20,24 +20,27 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from hooks.errors import AdmissionRefused, CoordinationLost, ImageForbidden, RegistryUnfit
+from hooks.errors import AdmissionRefused, CoordinationLost
 from hooks.loops import again
 from server.auth import Callers
 from server.election import elected
-from server.errors import BadRequest, FailedDependency, Forbidden, ServerError, Unavailable
+from server.errors import ServerError
 from server.metrics import MetricsPage
 from server.protocols.choice import METHODS, Protocols, error_headers
 from server.protocols.headers import (
     CORS_ANSWER_HEADERS,
     CORS_REQUEST_HEADERS,
     PROBLEM_JSON,
-    RETRY_AFTER,
 )
 from server.protocols.ietf.protocol import IetfProtocol
+from server.protocols.legacy.parts import Parts
+from server.protocols.legacy.routes import check_paths, legacy_routes
 from server.protocols.location import FILES, Locations
 from server.protocols.tus import TusProtocol
+from server.records import Records
+from server.refusals import as_answer
 from server.runtime import Runtime
 from server.uploads_api import UploadsApi
 from server.wire import CloseUnread
@@ -73,35 +76,58 @@ class Application:
             TusProtocol(runtime.finals, *parts, downloads=settings.downloads),
             IetfProtocol(*parts, interim=settings.ietf_interim),
         )
+        records = Records(runtime.status)
         api = UploadsApi(
             runtime.reception,
             runtime.termination,
             callers,
             runtime.admission,
-            runtime.status,
+            records,
             runtime.feed,
             self._stop.is_set,
         )
+        routes: list[BaseRoute] = [
+            Route(FILES, protocols.collection, methods=METHODS),
+            Route(FILES + "{id}", protocols.item, methods=METHODS),
+            Route("/api/uploads", api.listing),
+            Route("/api/uploads/{id}", api.one),
+            Route("/api/uploads/{id}/events", api.upload_events),
+            Route("/api/uploads/{id}/cancel", api.cancel, methods=["POST"]),
+            Route("/api/uploads/{id}/retry", api.retry, methods=["POST"]),
+            Route("/api/events", api.events),
+            Route("/api/check", api.check, methods=["POST"]),
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+        ]
         self.asgi = Starlette(
-            routes=[
-                Route(FILES, protocols.collection, methods=METHODS),
-                Route(FILES + "{id}", protocols.item, methods=METHODS),
-                Route("/api/uploads", api.listing),
-                Route("/api/uploads/{id}", api.one),
-                Route("/api/uploads/{id}/events", api.upload_events),
-                Route("/api/uploads/{id}/cancel", api.cancel, methods=["POST"]),
-                Route("/api/uploads/{id}/retry", api.retry, methods=["POST"]),
-                Route("/api/events", api.events),
-                Route("/api/check", api.check, methods=["POST"]),
-                Route("/livez", self._livez),
-                Route("/readyz", self._readyz),
-            ],
+            routes=[*routes, *self._legacy_routes(routes, callers, records)],
             middleware=[_cors(settings.cors_origins), Middleware(CloseUnread)],
             exception_handlers=_ANSWERS,
             lifespan=self._lifespan,
         )
         # A redirect would go to whatever Host the request named.
         self.asgi.router.redirect_slashes = False
+
+    def _legacy_routes(
+        self, others: Sequence[BaseRoute], callers: Callers, records: Records
+    ) -> Sequence[BaseRoute]:
+        """The four old endpoints, in every dialect that the settings name.
+
+        Raises:
+            SettingsError: one of their paths means something else already.
+        """
+        runtime, settings = self._runtime, self._runtime.settings
+        check_paths(settings, others)
+        parts = Parts(
+            runtime.reception,
+            runtime.chunks,
+            runtime.intake,
+            callers,
+            runtime.admission.check,
+            records,
+            settings.cors_origins,
+        )
+        return legacy_routes(settings, parts)
 
     def stop(self) -> None:
         """Bodies stop being read, streams end, readiness fails. Called on the event loop."""
@@ -186,19 +212,8 @@ def _problem(request: Request, error: ServerError) -> Response:
     return JSONResponse(error.problem(), error.status, headers, media_type=PROBLEM_JSON)
 
 
-def _answer_refusal(request: Request, error: AdmissionRefused) -> Response:
-    kind: type[ServerError] = BadRequest
-    if isinstance(error, ImageForbidden):
-        kind = Forbidden
-    elif isinstance(error, RegistryUnfit):
-        kind = FailedDependency
-    return _problem(request, kind(error.message, error.hint, code=error.code))
-
-
-def _answer_lost(request: Request, error: CoordinationLost) -> Response:
-    return _problem(
-        request, Unavailable(error.message, error.hint, code=error.code, headers={RETRY_AFTER: "5"})
-    )
+def _answer_hooks(request: Request, error: AdmissionRefused | CoordinationLost) -> Response:
+    return _problem(request, as_answer(error))
 
 
 def _answer_http(request: Request, error: HTTPException) -> Response:
@@ -233,8 +248,8 @@ def _answer_crash(request: Request, error: Exception) -> Response:
 # Starlette looks an error's class up here, so each function gets errors of its own class only.
 _ANSWERS: Final[dict[Any, Any]] = {
     ServerError: _problem,
-    AdmissionRefused: _answer_refusal,
-    CoordinationLost: _answer_lost,
+    AdmissionRefused: _answer_hooks,
+    CoordinationLost: _answer_hooks,
     HTTPException: _answer_http,
     Exception: _answer_crash,
 }

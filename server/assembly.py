@@ -76,7 +76,7 @@ class Assembly:
         if not found.finished or len(lengths) != len(upload.parts):
             raise OSError(errno.EIO, "a part is not whole")
         sealed = upload.sealed_with(lengths)
-        self._store.seal(sealed)
+        self._store.keep(sealed)
         return sealed
 
     def _advance(self, upload: Upload) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio
 
-from server.locker import try_lock
+from server.kernel_locks import try_lock
 
 _CANDIDATE_SECONDS: Final = 0.5
 

@@ -13,6 +13,7 @@
     ├── UnsupportedVersion    412   Tus-Resumable is missing or unknown
     ├── TooLarge              413   more bytes than the upload or the server takes
     ├── UnsupportedMediaType  415   Content-Type does not fit
+    ├── WrongChunk            422   a chunk is not what it should be; nothing of it counts
     ├── UploadLocked          423   another request is writing
     ├── FailedDependency      424   the registry would not take the image, whoever asks
     ├── HeadTooLarge          431   request line and headers are too long
@@ -152,6 +153,13 @@ class UnsupportedMediaType(ServerError):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported_media_type"
+
+
+class WrongChunk(ServerError):
+    """A chunk's bytes are not the promised ones, or others than are proven; nothing was counted."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "wrong_chunk"
 
 
 class UploadLocked(ServerError):

@@ -31,8 +31,11 @@ class Found:
 
     @property
     def finished(self) -> bool:
-        """Whether every byte came (the archive itself may be gone by now)."""
-        return self.offset == self.upload.length
+        """Whether every byte came (the archive itself may be gone by now).
+
+        Of an upload in chunks somebody must have said that these are all.
+        """
+        return self.offset == self.upload.length and not self.upload.unmerged
 
     @property
     def expired(self) -> bool:
@@ -99,7 +102,8 @@ class Finder:
         if offset is None:
             offset = outcome.offset if outcome else 0
         # A whole partial that nobody makes a part of anything expires like an unfinished upload.
-        unfinished = outcome is None and (offset != upload.length or upload.partial)
+        came = offset == upload.length and not upload.unmerged
+        unfinished = outcome is None and (not came or upload.partial)
         if last_byte_at is None and outcome is None:
             raise NotFound("the upload's bytes are gone", "create a new one")
         expires_at = last_byte_at + self.ttl_seconds if unfinished and last_byte_at else None

@@ -11,15 +11,12 @@ ways and keep the same promises.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import select
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -27,29 +24,18 @@ from starlette.requests import Request
 
 from hooks.metrics import ACTIVE_UPLOADS, BYTES_RECEIVED
 from server.appender import Appender
+from server.interruption import Ending, Interruption, nothing
 from server.locker import Lock
+from server.pump import Pump
 from server.space import MIB
 from server.wire import EXTENSION, BodySocket
 
 _BATCH_BYTES: Final = MIB
 # Bytes of a slow sender do not wait for a whole batch.
 _BATCH_SECONDS: Final = 0.1
-_PIPE_BYTES: Final = MIB
 # Each body on the fast path occupies a thread; beyond this many, bodies take the portable path.
 _FAST_BODIES: Final = 64
 _WRITE_THREADS: Final = 8
-
-
-class Ending(StrEnum):
-    """How a body came to its end."""
-
-    COMPLETE = "complete"
-    DISCONNECTED = "disconnected"
-    EVICTED = "evicted"
-    IDLE = "idle"
-    STOPPING = "stopping"
-    OVERLONG = "overlong"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -61,29 +47,21 @@ class Received:
     error: OSError | None = None
 
 
-class Interruption:
-    """Ends one body early, from the event loop; wakes its thread or its `receive()`."""
+class Sink(Protocol):
+    """Where a body's bytes go. Blocking: it lives in a thread."""
 
-    def __init__(self) -> None:
-        """Nothing has happened yet."""
-        self.ending: Ending | None = None
-        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.on_fire: Callable[[], None] = _nothing
+    @property
+    def position(self) -> int:
+        """How far it is."""
 
-    def fire(self, ending: Ending) -> None:
-        """End the body; the first reason counts."""
-        if self.ending is None:
-            self.ending = ending
-            os.eventfd_write(self.descriptor, 1)
-            self.on_fire()
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
 
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.descriptor)
+    def arrived(self) -> None:
+        """Bytes are here that will be written soon."""
 
-
-def _nothing() -> None:
-    """No receiver waits at the moment."""
+    def finish(self) -> None:
+        """Make everything written durable."""
 
 
 class Intake:
@@ -132,24 +110,66 @@ class Intake:
             length=length,
             on_bytes=lock.touch,
         )
+        async with self._interruptible(lock, appender) as interruption:
+            ending, error = await self._move(request, appender, interruption, limit)
+            return await self._flushed(appender, ending, error)
+
+    async def pour(
+        self, request: Request, lock: Lock | None, sink: Sink, *, more: bool = True
+    ) -> Received:
+        """Give (the rest of) the request's body to a sink, in pieces, in a thread.
+
+        Without `more` nothing of it is left to come. The bytes are durable when this returns,
+        whatever the ending.
+        """
+        async with self._interruptible(lock, sink) as interruption:
+            ending, error = Ending.COMPLETE, None
+            try:
+                # What it got beforehand, it may write now.
+                await self._write(sink, bytearray())
+                if more:
+                    ending = await self._receive_portably(request, sink, interruption)
+            except OSError as failure:
+                ending, error = Ending.FAILED, failure
+            return await self._flushed(sink, ending, error)
+
+    async def begin(self, request: Request, enough: Callable[[bytes], bool]) -> Ending | None:
+        """Give the first pieces of a body out, until that is enough (None: more may follow)."""
+        async with self._interruptible(None) as interruption:
+            while True:
+                message = await self._next_message(request, interruption)
+                if isinstance(message, Ending):
+                    return message
+                if enough(message[0]) or not message[1]:
+                    return None if message[1] else Ending.COMPLETE
+
+    @asynccontextmanager
+    async def _interruptible(
+        self, lock: Lock | None, sink: Sink | None = None
+    ) -> AsyncIterator[Interruption]:
+        """A body that ends early when the lock is asked for, or when the server stops."""
         interruption = Interruption()
         self._active.add(interruption)
         ACTIVE_UPLOADS.add(1)
-        begun_at = appender.position
-        lock.on_release = lambda: interruption.fire(Ending.EVICTED)
+        begun_at = sink.position if sink else 0
+        if lock is not None:
+            lock.on_release = lambda: interruption.fire(Ending.EVICTED)
         if self._stopping:
             interruption.fire(Ending.STOPPING)
         try:
-            ending, error = await self._move(request, appender, interruption, limit)
-            with anyio.CancelScope(shield=True):
-                error = await to_thread.run_sync(_flush, appender, limiter=self._writing) or error
+            yield interruption
         finally:
-            lock.on_release = None
+            if lock is not None:
+                lock.on_release = None
             self._active.discard(interruption)
             ACTIVE_UPLOADS.add(-1)
-            BYTES_RECEIVED.add(appender.position - begun_at)
+            BYTES_RECEIVED.add(sink.position - begun_at if sink else 0)
             interruption.close()
-        return Received(appender.position, Ending.FAILED if error else ending, error)
+
+    async def _flushed(self, sink: Sink, ending: Ending, error: OSError | None) -> Received:
+        with anyio.CancelScope(shield=True):
+            error = await to_thread.run_sync(_flush, sink, limiter=self._writing) or error
+        return Received(sink.position, Ending.FAILED if error else ending, error)
 
     async def _move(
         self, request: Request, appender: Appender, interruption: Interruption, limit: int | None
@@ -169,7 +189,7 @@ class Intake:
             descriptor, buffered, remaining = body.take()
         except OSError:
             return Ending.DISCONNECTED
-        pump = _Pump(descriptor, remaining, appender, interruption, self._idle_seconds)
+        pump = Pump(descriptor, remaining, appender, interruption, self._idle_seconds)
         try:
             ending = await to_thread.run_sync(pump.run, buffered, limiter=self._fast)
         finally:
@@ -179,7 +199,11 @@ class Intake:
         return ending
 
     async def _receive_portably(
-        self, request: Request, appender: Appender, interruption: Interruption, limit: int | None
+        self,
+        request: Request,
+        appender: Sink,
+        interruption: Interruption,
+        limit: int | None = None,
     ) -> Ending:
         batch = bytearray()
         begun_at = time.monotonic()
@@ -205,7 +229,7 @@ class Intake:
             if due and not whole:
                 await self._write(appender, batch)
 
-    async def _write(self, appender: Appender, batch: bytearray) -> None:
+    async def _write(self, appender: Sink, batch: bytearray) -> None:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(appender.write, bytes(batch), limiter=self._writing)
         batch.clear()
@@ -218,7 +242,7 @@ class Intake:
             interruption.on_fire = scope.cancel
             if interruption.ending is None:
                 message = await request.receive()
-        interruption.on_fire = _nothing
+        interruption.on_fire = nothing
         if interruption.ending is not None:
             return interruption.ending
         if scope.cancelled_caught:
@@ -228,66 +252,9 @@ class Intake:
         return message.get("body", b""), message.get("more_body", False)
 
 
-def _flush(appender: Appender) -> OSError | None:
+def _flush(sink: Sink) -> OSError | None:
     try:
-        appender.finish()
+        sink.finish()
     except OSError as error:
         return error
     return None
-
-
-class _Pump:
-    """Moves the rest of a body from a socket into the file. Lives in one thread."""
-
-    def __init__(
-        self,
-        descriptor: int,
-        remaining: int,
-        appender: Appender,
-        interruption: Interruption,
-        idle_seconds: float,
-    ) -> None:
-        self._socket = descriptor
-        self._remaining = remaining
-        self._appender = appender
-        self._interruption = interruption
-        self._idle_seconds = idle_seconds
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
-        self._poll.register(interruption.descriptor, select.POLLIN)
-
-    def run(self, buffered: bytes) -> Ending:
-        """Move everything; bytes of a body that breaks off are kept up to there."""
-        self._appender.write(buffered)
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            # An unprivileged user's pipes are limited in sum; a smaller pipe is slower, not wrong.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            return self._splice(reader, writer)
-        finally:
-            os.close(reader)
-            os.close(writer)
-
-    def _splice(self, reader: int, writer: int) -> Ending:
-        move = self._appender.splice
-        last_byte_at = time.monotonic()
-        while self._remaining:
-            if self._interruption.ending is not None:
-                return self._interruption.ending
-            try:
-                count = os.splice(self._socket, writer, min(self._remaining, _PIPE_BYTES))
-            except BlockingIOError:
-                silent = time.monotonic() - last_byte_at
-                if silent >= self._idle_seconds:
-                    return Ending.IDLE
-                self._poll.poll((self._idle_seconds - silent) * 1000)
-                continue
-            except (ConnectionError, TimeoutError):
-                return Ending.DISCONNECTED
-            if count == 0:
-                return Ending.DISCONNECTED
-            move(reader, count)
-            self._remaining -= count
-            last_byte_at = time.monotonic()
-        return Ending.COMPLETE

@@ -1,20 +1,19 @@
-"""Locker: one writer for each upload, over all protocols and processes; and who has to give way.
+"""Locker: one writer for each byte of an upload, over all protocols and processes; who gives way.
 
-Knows: kernel locks on the data file itself, who holds what in this process, when a holder is idle.
+Knows: who holds what in this process, when a holder is idle.
 Must not know: HTTP, Redis (the composition root hands in how another process is asked).
 
-The lock is an open file description lock on the whole data file: gone the moment its holder dies,
-and with no lock file that could be left or unlinked under a waiter.
+Whoever sends in order, ends or removes an upload locks the whole file; whoever sends a chunk, the
+chunk's range only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,10 +23,8 @@ from anyio import to_thread
 
 from hooks.metrics import LOCK_WAIT
 from server.errors import NotFound, UploadLocked
+from server.kernel_locks import Bounds, held_and_idle, is_linked, try_to_pass
 
-# struct flock of 64-bit Linux: type, whence, start, length (0: to the end), pid (0 for this kind of
-# lock).
-_FLOCK: Final = "hhqqi4x"
 _POLL_SECONDS: Final = 0.005
 _POLL_LIMIT_SECONDS: Final = 0.05
 # How long a request waits for an evicted holder to put its last bytes on the disk.
@@ -39,16 +36,25 @@ Ask = Callable[[str, bool], Awaitable[None]]
 class Lock:
     """A held lock. The holder tells it of every byte; contenders ask it to let go."""
 
-    def __init__(self, upload_id: str, descriptor: int, idle_seconds: float) -> None:
-        """Start the clock: a holder that just got in is not idle yet."""
+    def __init__(
+        self, upload_id: str, descriptor: int, idle_seconds: float, bounds: Bounds | None
+    ) -> None:
+        """Start the clock: a holder that just got in is not idle yet. No bounds: all of it."""
         self.upload_id = upload_id
         self.descriptor = descriptor
-        self.position = os.fstat(descriptor).st_size
+        self.position = bounds.start if bounds else os.fstat(descriptor).st_size
+        self._bounds = bounds
         # Set by a holder that can be interrupted; one without it is never asked to go.
         self.on_release: Callable[[], None] | None = None
         self._idle_seconds = idle_seconds
         self._last_byte_at = time.monotonic()
         self._released = anyio.Event()
+
+    def excludes(self, bounds: Bounds | None) -> bool:
+        """Whether nobody else can have these bytes meanwhile."""
+        if self._bounds is None or bounds is None:
+            return True
+        return self._bounds.start < bounds.end and bounds.start < self._bounds.end
 
     def touch(self, position: int) -> None:
         """Bytes arrived: the holder is active. Called from the writing thread."""
@@ -89,7 +95,7 @@ class Locker:
         self._idle_seconds = idle_seconds
         self._wait_seconds = wait_seconds
         self._ask = ask
-        self._held: dict[str, Lock] = {}
+        self._held: dict[str, list[Lock]] = {}
 
     @asynccontextmanager
     async def hold(
@@ -102,18 +108,39 @@ class Locker:
             NotFound: there is no such data file (any more).
         """
         patience = self._wait_seconds if wait_seconds is None else wait_seconds
+        contest = _Contest(upload_id, None, patience, force)
+        async with self._holding(contest) as lock:
+            yield lock
+
+    @asynccontextmanager
+    async def hold_range(self, upload_id: str, bounds: Bounds) -> AsyncIterator[Lock]:
+        """Hold some bytes of an upload; an idle holder of any of them is asked to go.
+
+        Raises:
+            UploadLocked: somebody else still holds some of them when the setting's time is over.
+            NotFound: there is no such data file (any more).
+        """
+        contest = _Contest(upload_id, bounds, self._wait_seconds, force=False)
+        async with self._holding(contest) as lock:
+            yield lock
+
+    @asynccontextmanager
+    async def _holding(self, contest: _Contest) -> AsyncIterator[Lock]:
         began_at = time.monotonic()
         try:
-            lock = await self._acquire(upload_id, patience, force=force)
+            lock = await self._acquire(contest)
         except UploadLocked:
             LOCK_WAIT.observe(time.monotonic() - began_at, "refused")
             raise
         LOCK_WAIT.observe(time.monotonic() - began_at, "taken")
-        self._held[upload_id] = lock
+        held = self._held.setdefault(contest.upload_id, [])
+        held.append(lock)
         try:
             yield lock
         finally:
-            del self._held[upload_id]
+            held.remove(lock)
+            if not held:
+                self._held.pop(contest.upload_id, None)
             lock.release()
 
     @asynccontextmanager
@@ -134,43 +161,43 @@ class Locker:
                     await held.enter_async_context(hold(part))
             yield lock
 
-    async def _acquire(self, upload_id: str, patience: float, *, force: bool) -> Lock:
-        descriptor = await to_thread.run_sync(_open, self._directory / upload_id)
+    async def _acquire(self, contest: _Contest) -> Lock:
+        path = self._directory / contest.upload_id
+        descriptor = await to_thread.run_sync(_open, path)
         try:
-            await self._contend(upload_id, descriptor, patience, force=force)
-            _check_linked(descriptor, self._directory / upload_id)
+            await self._contend(contest, descriptor)
+            _check_linked(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise
-        return Lock(upload_id, descriptor, self._idle_seconds)
+        return Lock(contest.upload_id, descriptor, self._idle_seconds, contest.bounds)
 
-    async def _contend(
-        self, upload_id: str, descriptor: int, patience: float, *, force: bool
-    ) -> None:
-        deadline = time.monotonic() + patience
+    async def _contend(self, contest: _Contest, descriptor: int) -> None:
+        deadline = time.monotonic() + contest.patience_seconds
         pause = _POLL_SECONDS
-        while not try_lock(descriptor):
+        while not try_to_pass(descriptor, contest.bounds):
             if time.monotonic() >= deadline:
                 raise UploadLocked(
                     "another request is writing this upload",
                     "ask with HEAD where it is, and try again",
                     headers={"Retry-After": "1"},
                 )
-            await self._request_release(upload_id, force=force)
+            await self._request_release(contest)
             await anyio.sleep(pause)
             pause = min(2 * pause, _POLL_LIMIT_SECONDS)
 
-    async def _request_release(self, upload_id: str, *, force: bool) -> None:
-        held = self._held.get(upload_id)
-        if held is None:
-            await self._ask(upload_id, force)
-        else:
-            held.request_release(force=force)
+    async def _request_release(self, contest: _Contest) -> None:
+        held = [
+            lock for lock in self._held.get(contest.upload_id, []) if lock.excludes(contest.bounds)
+        ]
+        if not held:
+            await self._ask(contest.upload_id, contest.force)
+        for lock in held:
+            lock.request_release(force=contest.force)
 
     def asked(self, upload_id: str, *, force: bool) -> None:
         """Another process asked for this upload: let go if we hold it and are idle."""
-        held = self._held.get(upload_id)
-        if held is not None:
+        for held in self._held.get(upload_id, []):
             held.request_release(force=force)
 
     async def settle(self, upload_id: str) -> None:
@@ -179,14 +206,15 @@ class Locker:
         Of a holder in another process only its last byte's time is known here (the file's own), so
         an active one is recognised without asking.
         """
-        held = self._held.get(upload_id)
+        held = list(self._held.get(upload_id, []))
         with anyio.move_on_after(_HAND_OVER_SECONDS):
-            if held is not None:
-                if held.request_release():
-                    await held.wait_released()
+            for lock in held:
+                if lock.request_release():
+                    await lock.wait_released()
+            if held:
                 return
             path = self._directory / upload_id
-            while await to_thread.run_sync(_held_and_idle, path, self._idle_seconds):
+            while await to_thread.run_sync(held_and_idle, path, self._idle_seconds):
                 await self._ask(upload_id, False)
                 await anyio.sleep(_POLL_SECONDS)
 
@@ -198,50 +226,16 @@ def _open(path: Path) -> int:
         raise NotFound("no such upload", "create a new one") from error
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the kernel's lock on an open file, if nobody else has it; closing the file frees it."""
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+@dataclass(frozen=True)
+class _Contest:
+    """Who wants what, for how long, and whether an active holder has to go, too."""
+
+    upload_id: str
+    bounds: Bounds | None
+    patience_seconds: float
+    force: bool
 
 
 def _check_linked(descriptor: int, path: Path) -> None:
-    """A lock on a file that was removed while we waited protects nothing."""
-    try:
-        same = os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        same = False
-    if not same:
+    if not is_linked(descriptor, path):
         raise NotFound("the upload was removed meanwhile", "create a new one")
-
-
-def _held_and_idle(path: Path, idle_seconds: float) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        question = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
-        answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question))
-        # Clocks of file servers differ a little: a byte from "the future" is a fresh one.
-        age_seconds = time.time() - os.fstat(descriptor).st_mtime
-        return bool(answer[0] != fcntl.F_UNLCK) and age_seconds >= idle_seconds
-    finally:
-        os.close(descriptor)
-
-
-def probe_locks(directory: Path) -> bool:
-    """Whether kernel locks exclude each other here (some mounts accept and ignore them)."""
-    path = directory / f".lock-probe.{os.getpid()}"
-    first = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    second = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return try_lock(first) and not try_lock(second)
-    except OSError:
-        return False
-    finally:
-        os.close(first)
-        os.close(second)
-        path.unlink(missing_ok=True)

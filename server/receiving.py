@@ -18,7 +18,8 @@ from hooks.events import UploadEvent, UploadGrew
 from hooks.metrics import CHECKSUM_FAILURES
 from server.errors import ChecksumMismatch, ServerError
 from server.finder import Finder, Found
-from server.intake import Ending, Intake, Received
+from server.intake import Intake, Received
+from server.interruption import Ending
 from server.locker import Lock
 from server.proof import Checksum, Proof, Prover
 from server.store import UploadStore

@@ -29,7 +29,8 @@ from server.errors import (
     TooLarge,
 )
 from server.finder import Finder, Found
-from server.intake import Ending, Intake, Received
+from server.intake import Intake, Received
+from server.interruption import Ending
 from server.locker import Lock, Locker
 from server.proof import Proof
 from server.receiving import Receiving
@@ -248,7 +249,7 @@ class Reception:
             return await self._append_nothing(request, found, amend, offset, declared)
         try:
             async with self.locker.hold(found.upload.id) as lock:
-                current = await self._current(found.upload.id)
+                current = await self.current(found.upload.id)
                 if current.finished or current.outcome is not None:
                     return await self._append_nothing(request, current, amend, offset, declared)
                 lock.position = await to_thread.run_sync(
@@ -262,13 +263,16 @@ class Reception:
                     # Only now: the bytes are durable and proven, so the length is true.
                     await to_thread.run_sync(self.store.end_here, upload, lock.descriptor)
                     upload = upload.with_length(received.position)
+                if upload.unmerged and received.position == upload.length:
+                    # A sender that sends in order ends the upload with the last byte.
+                    await to_thread.run_sync(self.store.keep, upload.merged())
                 found = await self._look(upload)
         except NotFound:
             # Its bytes went while we waited for them; how it ended says what to answer.
-            ended = await self._current(found.upload.id)
+            ended = await self.current(found.upload.id)
             return await self._append_nothing(request, ended, amend, offset, declared)
-        await self._conclude(found)
-        self._check_disk(received)
+        await self.conclude(found)
+        self.check_disk(received)
         return Appended(found, received)
 
     async def _amend(
@@ -317,7 +321,7 @@ class Reception:
             )
         return Appended(found, Received(found.offset, Ending.COMPLETE))
 
-    async def _current(self, upload_id: str) -> Found:
+    async def current(self, upload_id: str) -> Found:
         """The upload as the lock's holder sees it: it may have changed while we waited."""
         upload = await to_thread.run_sync(self.store.find, upload_id)
         if upload is None:
@@ -344,7 +348,7 @@ class Reception:
                 headers={"Upload-Offset": str(found.offset)},
             )
 
-    async def _conclude(self, found: Found) -> None:
+    async def conclude(self, found: Found) -> None:
         """Tell how far the upload came, or the final upload that it is a part of."""
         told = await self._receiving.told(found)
         if told.finished and not told.upload.partial:
@@ -357,7 +361,13 @@ class Reception:
                 "upload finished", extra={"upload_id": found.upload.id, "length": found.offset}
             )
 
-    def _check_disk(self, received: Received) -> None:
+    def check_disk(self, received: Received) -> None:
+        """Say in words what the disk said.
+
+        Raises:
+            InsufficientStorage: it is full.
+            OSError: it is broken.
+        """
         if received.error is None:
             return
         if is_disk_full(received.error):
@@ -383,7 +393,7 @@ class Reception:
         try:
             async with self.locker.hold(found.upload.id):
                 # Only now: a sweep, or another retry, may have come first.
-                current = await self._current(found.upload.id)
+                current = await self.current(found.upload.id)
                 _check_failed(current)
                 await to_thread.run_sync(self.store.forget_outcome, found.upload.id)
         except NotFound as error:

@@ -34,12 +34,14 @@ from hooks.retention import Retention
 from hooks.status import DAY_SECONDS, StatusStore
 from hooks.steps import image_steps
 from hooks.worker import Worker
+from server.chunk_reception import ChunkReception
 from server.expiry import Expiry, Times
 from server.final_uploads import FinalUploads
 from server.finder import Finder
 from server.finished import StoredUploads
 from server.intake import Intake
-from server.locker import Locker, probe_locks
+from server.kernel_locks import probe_locks
+from server.locker import Locker
 from server.reception import Reception
 from server.relay import Relay
 from server.settings import Settings, SettingsError
@@ -104,6 +106,7 @@ class Runtime:
             max_size=settings.max_size,
         )
         self.finals = FinalUploads(self.reception, self.relay.emit)
+        self.chunks = ChunkReception(self.reception, self.relay.emit)
         self.termination = Termination(self.store, self.locker, self.lifecycle, self.relay.emit)
         times = Times(settings.finished_ttl_hours, settings.history_days)
         expiry = Expiry(self.store, self.locker, finder, self.relay.emit, times)

@@ -135,6 +135,8 @@ def serve(settings: Settings, listener: socket.socket, told: socket.socket | Non
         if settings.workers == 1:
             _serve_here(settings, redis_url, listener, told)
         else:
+            # What a child would refuse again and again is refused here, once.
+            _application(settings, redis_url, None)
             _Processes(settings, listener, told).run()
 
 
@@ -207,15 +209,20 @@ def _leave_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _application(
+    settings: Settings, redis_url: str, told: socket.socket | None
+) -> Application:
+    callers = Callers.from_file(settings.tokens_file, _hosts(settings))
+    return Application(Runtime(settings, redis_url), callers, told)
+
+
 def _serve_here(
     settings: Settings,
     redis_url: str,
     listener: socket.socket,
     told: socket.socket | None,
 ) -> None:
-    runtime = Runtime(settings, redis_url)
-    callers = Callers.from_file(settings.tokens_file, _hosts(settings))
-    application = Application(runtime, callers, told)
+    application = _application(settings, redis_url, told)
     config = uvicorn.Config(
         CountedRequests(application.asgi),
         http=WireProtocol,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,38 @@ class RegistryRow(BaseModel):
     authfile: Path | None = None
     repositories: tuple[str, ...] = ("*",)
     trusted_hosts: tuple[str, ...] = ()
+
+
+class LegacyDialectRow(BaseModel):
+    """One old client whose endpoints are served: their paths, where they are not the usual ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    path: str = ""
+    check: str = ""
+    chunk: str = ""
+    merge: str = ""
+    status: str = ""
+    chunk_size: int | None = Field(None, gt=0)
+
+    @field_validator("path", "check", "chunk", "merge", "status")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        if path:
+            check_path(path)
+        return path
+
+
+def check_path(path: str) -> str:
+    """A path that a route may have.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ValueError(f"{path!r} is no path such as /api/image-upload")
+    return path
 
 
 class Settings(BaseSettings):
@@ -244,6 +277,30 @@ class Settings(BaseSettings):
         description="Send interim responses 104 to IETF resumable uploads. Some proxies "
         "(nginx 1.22) stall a body after one.",
     )
+    legacy_base_path: str = Field(
+        "/api/image-upload",
+        description="Below it are the four endpoints of the old chunk upload: "
+        "`GET POST .../chunks`, `POST .../merge`, `GET .../status`.",
+    )
+    legacy_dialects: tuple[LegacyDialectRow, ...] = Field(
+        (),
+        description="Old clients that are served, too: `simple-uploader`, `flow`, `resumable`, "
+        "`webuploader`, as names or as rows of `name`, `path`, `check`, `chunk`, `merge`, "
+        "`status` (paths), `chunk_size`. In the environment as JSON.",
+    )
+
+    @field_validator("legacy_base_path")
+    @classmethod
+    def _is_base_path(cls, path: str) -> str:
+        return check_path(path)
+
+    @field_validator("legacy_dialects", mode="before")
+    @classmethod
+    def _named_dialects(cls, rows: Any) -> Any:
+        if not isinstance(rows, (list, tuple)):
+            return rows
+        return tuple({"name": row} if isinstance(row, str) else row for row in rows)
+
     tokens_file: Path | None = Field(
         None, description="TOML file of callers: `[[token]] name, sha256, repositories, admin`."
     )

@@ -10,6 +10,7 @@ Must not know: what the documents mean.
     ID.pending  from where on the bytes are not proven yet
     ID.contents what a look into the archive told
     ID.claim    which final upload this partial is a part of
+    ID.chunks   which chunks are proven: no document, but a file that grows (`server/journal.py`)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     PENDING = ".pending"
     CONTENTS = ".contents"
     CLAIM = ".claim"
+    CHUNKS = ".chunks"
 
 
 class Sidecars:

@@ -76,6 +76,38 @@ class Concatenation:
 
 
 @dataclass(frozen=True)
+class Chunking:
+    """How an upload was cut that comes in chunks of any order.
+
+    `size` (bytes) and `count` are the sender's, None where it did not say them. It is not whole
+    before somebody says so: then it is `merged`.
+    """
+
+    size: int | None = None
+    count: int | None = None
+    merged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the sidecar."""
+        return {"size": self.size, "count": self.count, "merged": self.merged}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` wrote."""
+        return cls(data["size"], data["count"], data["merged"])
+
+
+def indexed_upload_id(owner: str, identity: Sequence[str], turn: int) -> UploadId:
+    """The id of an upload in chunks, made from whose and which file it is.
+
+    So of many senders that begin at once each means the same upload. What was tried and ended is
+    not begun again: the same file has another `turn` then.
+    """
+    what = json.dumps(["indexed", owner, list(identity), turn])
+    return UploadId(hashlib.sha256(what.encode()).hexdigest()[:32])
+
+
+@dataclass(frozen=True)
 class Upload:
     """What is known of an upload besides its bytes.
 
@@ -92,6 +124,16 @@ class Upload:
     metadata: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
     concatenation: Concatenation | None = None
+    chunking: Chunking | None = None
+
+    @property
+    def unmerged(self) -> bool:
+        """Whether it comes in chunks, and nobody said yet that these are all."""
+        return self.chunking is not None and not self.chunking.merged
+
+    def merged(self) -> Upload:
+        """The same upload, now that all its chunks are there."""
+        return replace(self, chunking=replace(self.chunking or Chunking(), merged=True))
 
     @property
     def partial(self) -> bool:
@@ -180,6 +222,8 @@ class Upload:
         }
         if self.concatenation:
             own["concatenation"] = self.concatenation.to_json()
+        if self.chunking:
+            own["chunking"] = self.chunking.to_json()
         return {**params.model_dump(mode="json"), _OWN: own}
 
     @classmethod
@@ -192,6 +236,7 @@ class Upload:
         params = TusUploadParams.model_validate(dict(data))
         own = data.get(_OWN) or {}
         concatenation = own.get("concatenation")
+        chunking = own.get("chunking")
         created = own.get("created_at") or datetime.fromisoformat(params.created_at).timestamp()
         return cls(
             id=upload_id,
@@ -203,6 +248,7 @@ class Upload:
             metadata={str(key): value for key, value in params.metadata.items()},
             expected=own.get("expected", {}),
             concatenation=Concatenation.from_json(concatenation) if concatenation else None,
+            chunking=Chunking.from_json(chunking) if chunking else None,
         )
 
 

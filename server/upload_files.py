@@ -1,58 +1,51 @@
-"""UploadFiles: the bytes of uploads, in one directory.
+"""UploadFiles: the bytes of uploads, in one directory: how they begin, and how they go.
 
-Knows: files, sizes, durability, space; what is proven.
+Knows: files, durability, space.
 Must not know: HTTP, callers, what follows an upload, tuspyserver.
 
 Layout: `ID` holds the data, `ID.info` the sidecar (see `server/sidecar.py`). An upload exists once
-its sidecar does. The data file's size is the offset; nothing else is trusted for it.
+its sidecar does.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from server.documents import Documents
-from server.errors import BadRequest
+from server.kernel_locks import is_linked, try_lock
+from server.offsets import Offsets
 from server.sidecar import Kind, sync_directory
 from server.space import free_bytes, insufficient, is_disk_full, reserve
-from server.upload import Upload, parse_upload_id
+from server.upload import Upload
 
 
-class UploadFiles(Documents):
+class UploadFiles(Offsets):
     """Uploads on a local or shared file system. Blocking: call it from a thread."""
-
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
-        """Use (and make) the directory; `durable=False` leaves flushing to the kernel."""
-        directory.mkdir(parents=True, exist_ok=True)
-        super().__init__(directory)
-        self.durable = durable
-
-    def path(self, upload_id: str) -> Path:
-        """The data file.
-
-        Raises:
-            BadRequest: not an id that we could have made.
-        """
-        if parse_upload_id(upload_id) is None:
-            raise BadRequest(f"upload id {upload_id!r} is not 32 lower-case hex digits")
-        return self.directory / upload_id
 
     def begin(self, upload: Upload) -> None:
         """Make an empty upload durable, with its space reserved.
 
         Raises:
             InsufficientStorage: the disk would not hold it.
-            FileExistsError: the id is taken.
+            FileExistsError: the id is taken, or somebody takes it just now.
         """
         path = self.path(upload.id)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        # What comes in chunks has an id that many may want at once, and again after a kill.
+        exclusive = 0 if upload.chunking else os.O_EXCL
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | exclusive | os.O_CLOEXEC, 0o640)
         try:
+            if upload.chunking:
+                self._take_id(upload.id, descriptor)
             self._reserve(descriptor, upload.length or 0)
+            if upload.chunking:
+                self.journals.begin(upload.id)
             self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+        except FileExistsError:
+            raise
         except OSError as error:
             path.unlink(missing_ok=True)
             if not is_disk_full(error):
@@ -63,6 +56,17 @@ class UploadFiles(Documents):
             raise
         finally:
             os.close(descriptor)
+
+    def _take_id(self, upload_id: str, descriptor: int) -> None:
+        """Be the one who makes this upload.
+
+        Raises:
+            FileExistsError: it is there, or another one makes it (or gave it up) just now.
+        """
+        path = self.path(upload_id)
+        free = try_lock(descriptor) and not self._sidecars.exists(upload_id, Kind.INFO)
+        if not free or not is_linked(descriptor, path):
+            raise FileExistsError(errno.EEXIST, "the upload is there already", str(path))
 
     def begin_final(self, upload: Upload) -> None:
         """Make a final upload durable, unless it is there already.
@@ -96,9 +100,13 @@ class UploadFiles(Documents):
         with suppress(FileNotFoundError):
             os.utime(self.path(upload_id))
 
-    def seal(self, upload: Upload) -> None:
-        """Keep a final upload's lengths; its lock must be held."""
-        self._sidecars.write(upload.id, Kind.INFO, upload.to_sidecar())
+    def seal(self, upload: Upload, descriptor: int) -> None:
+        """Keep that all chunks of an upload are there; what never counted behind them goes.
+
+        The upload's lock must be held, and `descriptor` be its file.
+        """
+        self._cut(upload, descriptor, upload.length or 0)
+        self.keep(upload)
 
     def _reserve(self, descriptor: int, length: int) -> None:
         if reserve(descriptor, 0, length):
@@ -141,80 +149,6 @@ class UploadFiles(Documents):
         size = os.fstat(descriptor).st_size
         os.ftruncate(descriptor, size)
         self._sidecars.write(upload.id, Kind.INFO, upload.with_length(size).to_sidecar())
-
-    def measure(self, upload_id: str) -> int | None:
-        """The offset: bytes that are in the file and proven; None when there is no file or id."""
-        if parse_upload_id(upload_id) is None:
-            return None
-        path = self.path(upload_id)
-        try:
-            return self._proven(upload_id, lambda: path.stat().st_size)
-        except FileNotFoundError:
-            return None
-
-    def _proven(self, upload_id: str, size: Callable[[], int]) -> int:
-        """The file's size, or where the bytes begin that are not proven yet.
-
-        Asked twice, with the mark in between: a mark that comes or goes meanwhile, with its bytes,
-        can make the answer smaller than it could be, never larger.
-        """
-        marks = [self._pending(upload_id)]
-        sizes = [size()]
-        marks.append(self._pending(upload_id))
-        sizes.append(size())
-        return min(sizes + [start for start in marks if start is not None])
-
-    def _pending(self, upload_id: str) -> int | None:
-        document = self._sidecars.read(upload_id, Kind.PENDING)
-        return None if document is None else int(document["start"])
-
-    def mark_pending(self, upload_id: str, start: int) -> None:
-        """From here on nothing counts until it is proven: durable before the first byte comes."""
-        self._sidecars.write(upload_id, Kind.PENDING, {"start": start})
-
-    def prove(self, upload_id: str) -> None:
-        """The pending bytes (durable by now) are the promised ones, and count."""
-        self._sidecars.remove(upload_id, Kind.PENDING)
-
-    def recover(self, upload: Upload, descriptor: int) -> int:
-        """Make the file what its offset says; returns the offset.
-
-        Bytes that were never proven go, and so do digests: a file that takes more bytes is not the
-        one they were computed of (a power cut may have taken its end).
-
-        The upload's lock must be held, and `descriptor` be its file.
-        """
-        if self._sidecars.exists(upload.id, Kind.DIGEST):
-            self._sidecars.remove(upload.id, Kind.DIGEST)
-        size = os.fstat(descriptor).st_size
-        start = self._pending(upload.id)
-        if start is None:
-            return size
-        proven = min(start, size)
-        if proven < size:
-            os.ftruncate(descriptor, proven)
-            # Truncation frees the reservation behind the end.
-            reserve(descriptor, proven, (upload.length or proven) - proven)
-            os.fsync(descriptor)
-        self._sidecars.remove(upload.id, Kind.PENDING)
-        return proven
-
-    def durable_offset(self, upload_id: str) -> int | None:
-        """The offset after everything up to it has reached the disk.
-
-        The size is read before the flush, so a writer that goes on meanwhile cannot make it untrue.
-        """
-        try:
-            descriptor = os.open(self.path(upload_id), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            offset = self._proven(upload_id, lambda: os.fstat(descriptor).st_size)
-            if self.durable:
-                os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        return offset
 
     def last_byte_at(self, upload_id: str) -> float | None:
         """When the data file was last written (POSIX seconds); None when there is no file."""

@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,15 +20,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hooks.admission import Admission
-from hooks.errors import AdmissionRefused, CoordinationLost
+from hooks.errors import AdmissionRefused
 from hooks.feed import Event, EventFeed
 from hooks.record import Record, Status
-from hooks.status import StatusStore
 from server.auth import Action, Caller, Callers
 from server.errors import BadRequest, ServerError, Unavailable
 from server.finder import Found
 from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, digest, single
 from server.reception import Reception
+from server.records import Records
 from server.termination import Termination
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class UploadsApi:
         termination: Termination,
         callers: Callers,
         admission: Admission,
-        status: StatusStore,
+        records: Records,
         feed: EventFeed,
         stopping: Callable[[], bool],
     ) -> None:
@@ -62,7 +61,7 @@ class UploadsApi:
         self._termination = termination
         self._callers = callers
         self._admission = admission
-        self._status = status
+        self._records = records
         self._feed = feed
         self._stopping = stopping
         # Each question is a process of its own.
@@ -74,8 +73,7 @@ class UploadsApi:
         wanted = _filters(request)
         limit = _limit(request.query_params.get("limit"))
         found = await to_thread.run_sync(self._visible, caller)
-        known = await self._known([one.upload.id for one in found])
-        records = [self._merged(one, known.get(one.upload.id)) for one in found]
+        records = await self._records.of(found)
         matching = [record for record in records if wanted(record)]
         start = _after(matching, request.query_params.get("cursor"))
         page = matching[start : start + limit]
@@ -218,28 +216,8 @@ class UploadsApi:
         return [one for one in found if one]
 
     async def _record(self, found: Found) -> Record:
-        known = await self._known([found.upload.id])
-        return self._merged(found, known.get(found.upload.id))
-
-    async def _known(self, ids: list[str]) -> dict[str, Record]:
-        """What Redis says; nothing while it is away (the disk still knows a lot)."""
-        try:
-            with anyio.move_on_after(_REDIS_SECONDS):
-                return dict(await self._status.get_many(ids))
-        except CoordinationLost as error:
-            logger.warning("status not read", extra={"cause": str(error)})
-        return {}
-
-    def _merged(self, found: Found, known: Record | None) -> Record:
-        """One document of what disk and Redis know."""
-        disk = found.record()
-        if found.outcome is not None or known is None or known.status.terminal:
-            return disk
-        if found.expired:
-            return replace(disk, status=Status.EXPIRED)
-        if not found.finished or known.status is Status.RECEIVING:
-            return disk
-        return known
+        [record] = await self._records.of([found])
+        return record
 
 
 def _filters(request: Request) -> Callable[[Record], bool]:

@@ -19,7 +19,7 @@ from buildah.place import require_suitable
 from buildah.removal import mounts
 from buildah.sandbox import try_out
 from server.checkup.check import Check
-from server.locker import probe_locks
+from server.kernel_locks import probe_locks
 from server.space import GIB, MIB, free_bytes, reserve
 
 # An archive of 20 GB is there once itself, once unpacked, and once more on its way out.

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from server.errors import BadRequest, BodyTimeout, Evicted, TooLarge, Unavailable
-from server.intake import Ending, Received
+from server.intake import Received
+from server.interruption import Ending
 from server.protocols import headers as h
 from server.reception import INCONSISTENT_LENGTH, Appended
 from server.upload import Upload

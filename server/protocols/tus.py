@@ -26,7 +26,7 @@ from server.errors import (
 )
 from server.final_uploads import FinalUploads
 from server.finder import Found
-from server.intake import Ending
+from server.interruption import Ending
 from server.proof import Checksum, Proof
 from server.protocols import headers as h
 from server.protocols.location import Locations

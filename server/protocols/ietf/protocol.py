@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from server.auth import Action, Callers
 from server.errors import BadRequest, ServerError, TooLarge, UnsupportedMediaType
 from server.finder import Found
-from server.intake import Ending
+from server.interruption import Ending
 from server.protocols import headers as h
 from server.protocols.digests import content_proof, wanted_digest
 from server.protocols.ietf.answers import dressed
