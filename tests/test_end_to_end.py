@@ -153,7 +153,7 @@ def test_a_check_before_sending(
     assert check(length=2**60)["code"] == "insufficient_storage"
     # What else an upload's metadata would say is judged, too.
     assert check(image=image, compression="zstd", allow_partial="true")["allowed"] is True
-    assert check(image=image, compression="rar")["code"] == "invalid_image"
+    assert check(image=image, compression="rar")["code"] == "invalid_compression"
     assert check(image=image, allow_partial="perhaps")["allowed"] is False
     assert ask(wired.port, "POST", "/api/check", {}, b"[1]").status == 400
     assert ask(wired.port, "POST", "/api/check", {}, b"{").status == 400
