@@ -292,6 +292,18 @@ def test_paths_of_one_s_own(serve: Serve) -> None:
     assert ask(server.port, "GET", f"{BASE}/chunks").status == 404
 
 
+def test_the_folder_could_go_alone() -> None:
+    """One file of the server knows of it, beside its own."""
+    folder = ROOT / "server" / "protocols" / "legacy"
+    knowing = [
+        path.relative_to(ROOT).as_posix()
+        for room in ("server", "hooks", "buildah")
+        for path in (ROOT / room).rglob("*.py")
+        if "protocols.legacy" in path.read_text() and folder not in path.parents
+    ]
+    assert knowing == ["server/app.py"]
+
+
 def test_the_readme_names_every_dialect() -> None:
     for path in ("server/README.md", "examples/legacy/README.md"):
         named = set(re.findall(r"`([a-z-]+)`", (ROOT / path).read_text()))
