@@ -1,7 +1,7 @@
 """Containers of a rendered pod as processes of this machine.
 
 Knows: how paths, ports, mounts, Secrets and security contexts of a container become a directory,
-free ports, files and `setpriv`. Seccomp profiles and read-only roots are not imitated.
+free ports, files, `setpriv` and read-only mounts. Seccomp profiles are not imitated.
 Must not know: what a test wants to prove.
 """
 
@@ -22,6 +22,15 @@ from tests.live import COMMAND, STOP_SECONDS, environment, free_port, wait_until
 _PORT = re.compile(r"\b(8080|9090|6379)\b")
 _MOUNT = re.compile(r"(?<![\w/.])/(etc/redis|etc/tusboat|data|tmp|test)\b")
 
+# The directory of the cluster is what is mounted in a container, and all that can be written to.
+_READ_ONLY = """\
+mount --bind "$1" "$1"
+mount -t tmpfs tmpfs /run
+mount -o remount,bind,ro /
+cd "$1"
+shift
+exec "$@"
+"""
 # What the image has on PATH.
 _TUSBOAT = f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n'
 
@@ -84,7 +93,7 @@ class Cluster:
         log = (self.directory / f"{container['name']}-{len(self.running)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [*_rights(container["securityContext"]), *words],
+                [*self._rights(container["securityContext"]), *words],
                 env=self._environment(container, worker=worker),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -180,16 +189,17 @@ class Cluster:
                     raise AssertionError(f"did not stop\n{self.log()}") from None
         return codes
 
+    def _rights(self, security: Object) -> list[str]:
+        """What leaves a process the capabilities of its container, and a root that is read-only.
 
-def _rights(security: Object) -> list[str]:
-    """The prefix that leaves a process the capabilities of its container. (Users stay: a file of
-    this checkout may be readable for its owner only.)
-    """
-    if os.geteuid() != 0:
-        return []
-    added = [name.lower() for name in security["capabilities"].get("add", ())]
-    bounded = ",".join(["-all", *(f"+{name}" for name in added)])
-    words = ["setpriv", "--bounding-set", bounded, "--inh-caps", "-all"]
-    if security.get("allowPrivilegeEscalation") is False:
-        words.append("--no-new-privs")
-    return [*words, "--"]
+        Users stay: a file of this checkout may be readable for its owner only.
+        """
+        if os.geteuid() != 0:
+            return []
+        added = [name.lower() for name in security["capabilities"].get("add", ())]
+        bounded = ",".join(["-all", *(f"+{name}" for name in added)])
+        words = ["unshare", "--mount", "sh", "-ec", _READ_ONLY, "sh", str(self.directory)]
+        words += ["setpriv", "--bounding-set", bounded, "--inh-caps", "-all"]
+        if security.get("allowPrivilegeEscalation") is False:
+            words.append("--no-new-privs")
+        return [*words, "--"]

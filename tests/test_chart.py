@@ -192,6 +192,7 @@ def test_every_container_has_limits_and_drops_everything() -> None:
         for name, container in containers(objects(values)):
             assert container["resources"]["limits"]["memory"], name
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"], name
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
             assert container["image"].partition("/")[2], name
 
 

@@ -44,7 +44,6 @@ WAIVED = (
     ),
     Waived("CKV_K8S_40", "", "1000 is the user of the image, and owns its /data"),
     Waived("CKV_K8S_20", PRIVILEGED, "the API server wants it beside SYS_ADMIN"),
-    Waived("CKV_K8S_22", AS_ROOT, "buildah was measured with a writable root only"),
     Waived("CKV_K8S_23", AS_ROOT, "these modes unpack files of all owners"),
     Waived("CKV_K8S_25", AS_ROOT, "exactly the measured capabilities (`worker.mode`)"),
     Waived("CKV_K8S_39", PRIVILEGED, "an overlay is mounted"),

@@ -150,18 +150,10 @@ def test_a_context_is_built_with_the_capabilities_that_builds_add(
     here = cluster(found)
     here.start_pod(one(found, "Deployment"))
     (container,) = pod_spec(one(found, "Pod"))["containers"]
-    context = here.directory / "tmp" / "context.tar"
-    write_context(context)
+    write_context(here.directory / "tmp" / "context.tar")
     image = f"{plain_registry.host}/helm/built:test"
-    words = [
-        "tusboat",
-        "upload",
-        str(context),
-        "--image",
-        image,
-        "--state-home",
-        str(here.directory),
-    ]
+    # Where it runs: the directory of the cluster.
+    words = ["tusboat", "upload", "tmp/context.tar", "--image", image, "--state-home", "."]
     assert here.run({**container, "command": words}, seconds=90) == 0, here.log()
     assert "build: done" in here.said("upload")
 

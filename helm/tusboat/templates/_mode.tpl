@@ -9,7 +9,6 @@ restricted:
   user: 1000
   capabilities: []
   noNewPrivileges: true
-  readOnly: true
 userns:
   engine: buildah
   driver: overlay
@@ -48,7 +47,7 @@ privileged: false
 {{- if or $mode.noNewPrivileges (not .works) }}
 allowPrivilegeEscalation: false
 {{- end }}
-readOnlyRootFilesystem: {{ or (default false $mode.readOnly) (not .works) }}
+readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
   {{- $add := $mode.capabilities }}

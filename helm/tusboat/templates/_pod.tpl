@@ -47,6 +47,8 @@
 {{- end }}
 - name: tmp
   mountPath: /tmp
+- name: run
+  mountPath: /run
 {{- with .root.Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -131,6 +133,9 @@
 - name: tmp
   emptyDir:
     sizeLimit: 1Gi
+- name: run
+  emptyDir:
+    sizeLimit: 64Mi
 {{- with $values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
