@@ -22,6 +22,7 @@ from tests.archives import (
     write_docker_archive,
     write_oci_archive,
 )
+from tests.contexts import base_archive, files_of_image, push_base_image, write_context
 from tests.images import ABSENT_MIRROR, Image, ImageServer, ImageStore, debian_archive
 from tests.journeys import (
     MIB,
@@ -35,6 +36,8 @@ from tests.journeys import (
 from tests.live import ROOT, wait_until
 from tests.raw import ask, status
 from tests.registries import RunningRegistry, missing_programs, needs_containers, serving
+
+__all__ = ["base_archive"]
 
 IMAGES = ROOT / "buildah" / "images"
 CONTAINERFILES = {name: IMAGES / name / "Containerfile" for name in ("debian", "alpine")}
@@ -211,10 +214,11 @@ def test_it_refuses_to_serve_everyone(image: Image, data: Path) -> None:
 
 @marked
 def test_the_doctor_is_content_with_it(image: Image, data: Path) -> None:
-    ran = image.run(data, "tusboat", "doctor", "--json")
+    ran = image.run(data, "tusboat", "doctor", "--json", env={"TUSBOAT_BUILDS": "true"})
     assert ran.returncode == 0, ran.stdout
     checks = {row["name"]: row for row in json.loads(ran.stdout)["checks"]}
-    assert checks["storage driver overlay"]["ok"]
+    for name in ("netavark", "storage driver overlay", "sandbox for builds"):
+        assert checks[name]["ok"], checks[name]
 
 
 def write_owned(path: Path, size_bytes: int = 0) -> Archive:
@@ -259,8 +263,8 @@ def server(
     request: pytest.FixtureRequest, image: Image, registry: RunningRegistry, tmp_path: Path
 ) -> Iterator[ImageServer]:
     user, driver = request.param
-    rows = [row(registry)]
-    with ImageServer(image, tmp_path, user=user, registries=rows, storage_driver=driver) as running:
+    settings = {"registries": [row(registry)], "storage_driver": driver, "builds": True}
+    with ImageServer(image, tmp_path, user=user, **settings) as running:
         yield running
 
 
@@ -290,6 +294,20 @@ def test_it_carries_images_into_a_registry(
     ]
     assert zombies == []
     assert server.stop() == 0
+
+
+@marked
+def test_it_builds_images(
+    server: ImageServer, registry: RunningRegistry, base_archive: Path, tmp_path: Path
+) -> None:
+    base = push_base_image(registry, base_archive, "library/base:1")
+    steps = f"FROM {base} AS one\nRUN id -u > /made\nFROM scratch\nCOPY --from=one /made /made\n"
+    context = write_context(tmp_path / "context", {"Containerfile": steps})
+    target = f"{registry.host}/built:{server.port}"
+    document = ended(server, upload_by_tuspy(server, context, {"image": target}))
+    assert document["status"] == "done", document
+    assert files_of_image(registry, target, tmp_path / "pulled") == {"made": b"0\n"}
+    assert nothing_left(server)
 
 
 @marked
