@@ -16,6 +16,7 @@ from typing import Final
 from anyio import to_thread
 
 from hooks.events import UploadEvent, UploadFinished, UploadGrew
+from hooks.metrics import UPLOADS_FINISHED
 from server.auth import Action, Caller
 from server.chunk_writer import ChunkDiscard, ChunkWriter
 from server.errors import BadRequest, Conflict, NotFound, UploadLocked
@@ -169,6 +170,7 @@ class ChunkReception:
         await to_thread.run_sync(self._store.seal, upload, lock.descriptor)
         found = await to_thread.run_sync(self._reception.finder.look, upload)
         self._emit(UploadFinished(found.record()))
+        UPLOADS_FINISHED.add()
         return found
 
     async def _amended(

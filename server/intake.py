@@ -110,7 +110,7 @@ class Intake:
             length=length,
             on_bytes=lock.touch,
         )
-        async with self._interruptible(lock, appender) as interruption:
+        async with self._interruptible(lock) as interruption, _counted(appender):
             ending, error = await self._move(request, appender, interruption, limit)
             return await self._flushed(appender, ending, error)
 
@@ -122,7 +122,7 @@ class Intake:
         Without `more` nothing of it is left to come. The bytes are durable when this returns,
         whatever the ending.
         """
-        async with self._interruptible(lock, sink) as interruption:
+        async with self._interruptible(lock) as interruption, _counted(sink):
             ending, error = Ending.COMPLETE, None
             try:
                 # What it got beforehand, it may write now.
@@ -144,14 +144,10 @@ class Intake:
                     return None if message[1] else Ending.COMPLETE
 
     @asynccontextmanager
-    async def _interruptible(
-        self, lock: Lock | None, sink: Sink | None = None
-    ) -> AsyncIterator[Interruption]:
+    async def _interruptible(self, lock: Lock | None) -> AsyncIterator[Interruption]:
         """A body that ends early when the lock is asked for, or when the server stops."""
         interruption = Interruption()
         self._active.add(interruption)
-        ACTIVE_UPLOADS.add(1)
-        begun_at = sink.position if sink else 0
         if lock is not None:
             lock.on_release = lambda: interruption.fire(Ending.EVICTED)
         if self._stopping:
@@ -162,8 +158,6 @@ class Intake:
             if lock is not None:
                 lock.on_release = None
             self._active.discard(interruption)
-            ACTIVE_UPLOADS.add(-1)
-            BYTES_RECEIVED.add(sink.position - begun_at if sink else 0)
             interruption.close()
 
     async def _flushed(self, sink: Sink, ending: Ending, error: OSError | None) -> Received:
@@ -250,6 +244,18 @@ class Intake:
         if message["type"] == "http.disconnect":
             return Ending.DISCONNECTED
         return message.get("body", b""), message.get("more_body", False)
+
+
+@asynccontextmanager
+async def _counted(sink: Sink) -> AsyncIterator[None]:
+    """Tell the metrics of a body, and of the bytes that it brings."""
+    ACTIVE_UPLOADS.add(1)
+    begun_at = sink.position
+    try:
+        yield
+    finally:
+        ACTIVE_UPLOADS.add(-1)
+        BYTES_RECEIVED.add(sink.position - begun_at)
 
 
 def _flush(sink: Sink) -> OSError | None:

@@ -136,7 +136,7 @@ def serve(settings: Settings, listener: socket.socket, told: socket.socket | Non
             _serve_here(settings, redis_url, listener, told)
         else:
             # What a child would refuse again and again is refused here, once.
-            _application(settings, redis_url, None)
+            _application(settings, redis_url)
             _Processes(settings, listener, told).run()
 
 
@@ -210,7 +210,7 @@ def _leave_with_parent() -> None:
 
 
 def _application(
-    settings: Settings, redis_url: str, told: socket.socket | None
+    settings: Settings, redis_url: str, told: socket.socket | None = None
 ) -> Application:
     callers = Callers.from_file(settings.tokens_file, _hosts(settings))
     return Application(Runtime(settings, redis_url), callers, told)
