@@ -50,5 +50,5 @@ lock: ## resolve requirements/*.txt anew from pyproject.toml, keeping what is lo
 
 clean: ## remove .venv and the tools' caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .bench dist \
-		tests/clients/node_modules tests/helm/node_modules
+		tests/clients/node_modules tests/helm/node_modules server/console/node_modules server/console/dist .screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,9 +25,11 @@ from starlette.routing import BaseRoute, Route
 from hooks.errors import AdmissionRefused, CoordinationLost
 from hooks.loops import again
 from server.auth import Callers
+from server.destinations import Destinations
 from server.election import elected
 from server.errors import ServerError
 from server.metrics import MetricsPage
+from server.page import Page
 from server.protocols.choice import METHODS, Protocols, error_headers
 from server.protocols.headers import (
     CORS_ANSWER_HEADERS,
@@ -96,8 +98,10 @@ class Application:
             Route("/api/uploads/{id}/retry", api.retry, methods=["POST"]),
             Route("/api/events", api.events),
             Route("/api/check", api.check, methods=["POST"]),
+            Route("/api/destinations", Destinations(settings, callers).get),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
+            *Page().routes(),
         ]
         self.asgi = Starlette(
             routes=[*routes, *self._legacy_routes(routes, callers, records)],

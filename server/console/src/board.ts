@@ -1,0 +1,285 @@
+// Everything the page knows, in one place. Knows: uploads of the server, files being sent from here,
+// files about to be, and what an earlier visit left unfinished. Must not know: how any of it looks.
+
+import * as api from './api'
+import { type Contents, look } from './archive'
+import { propose, rememberFor } from './destination'
+import { Events } from './events'
+import { forget, idOf, newKey, type Remembered, remember, remembered, type Wish } from './memory'
+import { Queue } from './queue'
+import { Send } from './send'
+
+/** A chosen file that nobody has sent yet. */
+export interface Draft {
+  key: string
+  file: File
+  contents: Contents | null
+  wish: Wish
+  verdict: api.Verdict | null
+}
+
+/** One line of the list: a document of the server, a file from here, or both of one upload. */
+export interface Row {
+  key: string
+  document: api.Upload | null
+  send: Send | null
+  left: Remembered | null
+}
+
+export type Connection = 'connecting' | 'live' | 'lost' | 'unauthorized'
+
+const LOG_LINES = 500
+
+export class Board {
+  documents = new Map<string, api.Upload>()
+  logs = new Map<string, string[]>()
+  drafts: Draft[] = []
+  sends: Send[] = []
+  left: Remembered[] = remembered()
+  connection: Connection = 'connecting'
+  destinations: api.Destinations | null = null
+  more: string | null = null
+  loaded = false
+  /** What was asked for is among these. */
+  search = ''
+  #queue = new Queue()
+  #events: Events
+  #asked = new Map<string, AbortController>()
+
+  constructor(private readonly changed: () => void) {
+    this.#events = new Events({
+      connected: () => void this.#connected(),
+      event: (kind, data) => this.#event(kind, data),
+      lost: () => this.#is('lost'),
+      unauthorized: () => this.#is('unauthorized'),
+    })
+    this.#events.start()
+  }
+
+  /** A token was given, or taken away. */
+  signIn(token: string): void {
+    api.setToken(token)
+    this.documents.clear()
+    this.destinations = null
+    this.loaded = false
+    this.#is('connecting')
+    this.#events.start()
+    for (const send of this.sends) if (send.phase === 'unauthorized') this.resume(send)
+  }
+
+  get rows(): Row[] {
+    const rows: Row[] = []
+    const taken = new Set<string>()
+    const add = (key: string, id: string | null, send: Send | null, left: Remembered | null) => {
+      if (id) taken.add(id)
+      rows.push({ key, document: (id && this.documents.get(id)) || null, send, left })
+    }
+    for (const send of this.sends) add(send.memory.key, send.id, send, null)
+    for (const left of this.left) add(left.key, idOf(left.url), null, left)
+    for (const [id, document] of this.documents) {
+      if (!taken.has(id)) rows.push({ key: id, document, send: null, left: null })
+    }
+    const born = (row: Row) => row.document?.created_at ?? '9'
+    return rows.sort((one, other) => born(other).localeCompare(born(one)))
+  }
+
+  /** Files were chosen or dropped: what was begun goes on, the others are drafts. */
+  async take(files: Iterable<File>): Promise<void> {
+    for (const file of files) {
+      const known = this.left.find((one) => one.name === file.name && one.size === file.size)
+      if (known) this.goOn(known, file)
+      else void this.#draft(file)
+    }
+    this.changed()
+  }
+
+  /** The file of an earlier visit is here again (whether it is, is proven before it is sent). */
+  goOn(left: Remembered, file: File): void {
+    this.left = this.left.filter((one) => one !== left)
+    this.#send(file, left)
+  }
+
+  async #draft(file: File): Promise<void> {
+    const wish = { image: '', ref: '', allowPartial: false, parts: 1 }
+    const draft: Draft = { key: newKey(), file, contents: null, wish, verdict: null }
+    this.drafts.push(draft)
+    this.changed()
+    draft.contents = await look(file)
+    if (this.destinations) draft.wish.image = propose(file.name, draft.contents, this.destinations)
+    this.changed()
+    await this.check(draft)
+  }
+
+  /** Ask the server whether it would take it; the newest question counts. */
+  async check(draft: Draft): Promise<void> {
+    this.#asked.get(draft.key)?.abort()
+    const asking = new AbortController()
+    this.#asked.set(draft.key, asking)
+    draft.verdict = null
+    this.changed()
+    try {
+      const verdict = await api.check(draft.wish.image, draft.file.size, asking.signal)
+      if (!asking.signal.aborted) draft.verdict = verdict
+    } catch (error) {
+      if (asking.signal.aborted) return
+      if (!(error instanceof api.Problem)) throw error
+      draft.verdict = { allowed: false, exists: null, reason: error.message, hint: error.hint }
+      if (error.unauthorized) this.#is('unauthorized')
+    }
+    this.changed()
+  }
+
+  drop(draft: Draft): void {
+    this.#asked.get(draft.key)?.abort()
+    this.drafts = this.drafts.filter((one) => one !== draft)
+    this.changed()
+  }
+
+  begin(draft: Draft): void {
+    const { file, wish, key } = draft
+    this.drop(draft)
+    rememberFor(wish.image)
+    const memory: Remembered = {
+      ...wish,
+      key,
+      name: file.name,
+      size: file.size,
+      modified: file.lastModified,
+      sample: '',
+      url: null,
+      partUrls: null,
+      md5: null,
+    }
+    remember(memory)
+    this.#send(file, memory)
+  }
+
+  #send(file: File, memory: Remembered): void {
+    const send = new Send(file, memory, () => this.#moved())
+    this.sends.unshift(send)
+    this.#queue.add(send)
+    this.changed()
+  }
+
+  #moved(): void {
+    this.#queue.turn()
+    this.changed()
+  }
+
+  pause(send: Send): void {
+    send.pause()
+  }
+
+  resume(send: Send): void {
+    send.requeue()
+  }
+
+  /** Another file was chosen for one that cannot go on with the first. */
+  replace(send: Send, file: File): void {
+    this.#remove(send)
+    this.#send(file, send.memory)
+  }
+
+  async cancel(row: Row): Promise<void> {
+    if (row.send && row.send.phase !== 'sent') {
+      await row.send.cancel()
+    } else if (row.document) {
+      await api.cancel(row.document.id)
+    }
+    if (row.left) {
+      forget(row.left.key)
+      this.left = this.left.filter((one) => one !== row.left)
+    }
+    this.changed()
+  }
+
+  async retry(row: Row): Promise<void> {
+    if (row.document) this.#know(await api.retry(row.document.id))
+    this.changed()
+  }
+
+  /** Take a line of this page's own away; what the server knows stays there. */
+  dismiss(row: Row): void {
+    if (row.send) this.#remove(row.send)
+    if (row.left) {
+      forget(row.left.key)
+      this.left = this.left.filter((one) => one !== row.left)
+    }
+    this.changed()
+  }
+
+  async load(more = false): Promise<void> {
+    const page = await api.list(more ? this.more : null, { q: this.search })
+    for (const document of page.uploads) this.#know(document)
+    this.more = page.next
+    this.loaded = true
+    this.changed()
+  }
+
+  #remove(send: Send): void {
+    this.sends = this.sends.filter((one) => one !== send)
+    this.#queue.remove(send)
+  }
+
+  #is(connection: Connection): void {
+    this.connection = connection
+    this.changed()
+  }
+
+  async #connected(): Promise<void> {
+    try {
+      this.destinations = await api.destinations()
+      for (const draft of this.drafts) {
+        if (!draft.wish.image && draft.contents) {
+          draft.wish.image = propose(draft.file.name, draft.contents, this.destinations)
+        }
+        void this.check(draft)
+      }
+      await this.load()
+      await this.#askForLeft()
+      this.#is('live')
+    } catch (error) {
+      this.#is(error instanceof api.Problem && error.unauthorized ? 'unauthorized' : 'lost')
+    }
+  }
+
+  /** What an earlier visit left may have ended meanwhile, or be far down the list. */
+  async #askForLeft(): Promise<void> {
+    for (const left of this.left) {
+      const id = idOf(left.url)
+      if (!id) continue
+      try {
+        this.#know(await api.one(id))
+      } catch (error) {
+        if (!(error instanceof api.Problem) || error.status !== 404) throw error
+        forget(left.key)
+        this.left = this.left.filter((one) => one !== left)
+      }
+    }
+  }
+
+  #know(document: api.Upload): void {
+    this.documents.set(document.id, document)
+    if (document.status === 'receiving') return
+    for (const left of this.left) if (idOf(left.url) === document.id) forget(left.key)
+    this.left = this.left.filter((one) => idOf(one.url) !== document.id)
+  }
+
+  #event(kind: string, data: unknown): void {
+    if (kind === 'status') this.#know(data as api.Upload)
+    if (kind === 'removed') this.documents.delete((data as { id: string }).id)
+    if (kind === 'step') {
+      const { id, step } = data as { id: string; step: api.Step }
+      const document = this.documents.get(id)
+      const place = document?.steps.findIndex((one) => one.name === step.name) ?? -1
+      if (document && place >= 0) document.steps[place] = step
+    }
+    if (kind === 'log') {
+      const { id, step, line } = data as { id: string; step: string; line: string }
+      const lines = this.logs.get(id) ?? []
+      lines.push(`${step}: ${line}`)
+      this.logs.set(id, lines.slice(-LOG_LINES))
+    }
+    this.changed()
+  }
+}

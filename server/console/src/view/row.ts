@@ -1,0 +1,240 @@
+// One upload in the list. Knows: a row of the board, and what can be done with it. Must not know: how
+// that is done.
+
+import type { Board, Row } from '../board'
+import { arrange, h, say, show } from '../dom'
+import { bytes, duration, moment, percent, speed } from '../format'
+import { type Key, t } from '../words'
+import { Outcome } from './outcome'
+import { actionOn, announce, chooser } from './parts'
+import { askToCancel } from './question'
+import { Steps } from './steps'
+
+type Tone = 'busy' | 'good' | 'bad' | 'idle'
+
+const OVER = ['done', 'failed', 'canceled', 'expired']
+const TROUBLES = ['refused', 'other-file', 'unreadable', 'unauthorized']
+
+/** Where it is, in one word, and how to feel about it. */
+export function stateOf(row: Row): [Key, Tone] {
+  const { document, send } = row
+  if (send && send.phase !== 'sent' && !(document && OVER.includes(document.status))) {
+    const tone = TROUBLES.includes(send.phase) ? 'bad' : ['paused', 'queued', 'canceled'].includes(send.phase) ? 'idle' : 'busy'
+    const now = send.phase === 'retrying' && send.retryAt <= Date.now()
+    return [now ? 'phase.retrying.now' : `phase.${send.phase}`, tone]
+  }
+  if (row.left) return ['phase.left', 'idle']
+  if (!document) return ['phase.sent', 'busy']
+  if (document.status === 'done') return [document.results.length ? 'state.done' : 'state.kept', 'good']
+  if (document.status === 'failed') return ['state.failed', 'bad']
+  return [`state.${document.status}`, OVER.includes(document.status) ? 'idle' : 'busy']
+}
+
+export function isOver(row: Row): boolean {
+  if (row.document) return OVER.includes(row.document.status)
+  return row.send?.phase === 'canceled'
+}
+
+export class RowView {
+  readonly element: HTMLElement
+  readonly #name: HTMLElement
+  readonly #size = h('span', { class: 'size' })
+  readonly #to = h('p', { class: 'to mono' })
+  readonly #badge = h('span', { class: 'badge' })
+  readonly #numbers = h('p', { class: 'numbers' })
+  readonly #bar: HTMLProgressElement
+  readonly #steps = new Steps()
+  readonly #outcome = new Outcome()
+  readonly #actions = h('div', { class: 'actions' })
+  readonly #facts = h('dl', { class: 'facts' })
+  readonly #log = h('pre', { class: 'log', tabindex: 0, role: 'log', 'aria-label': t('log') })
+  readonly #details: HTMLDetailsElement
+  #row: Row
+  #told = ''
+  #acting = ''
+
+  constructor(
+    private readonly board: Board,
+    row: Row,
+  ) {
+    this.#row = row
+    const name = fileName(row)
+    this.#name = h('h3', { class: 'name', title: name }, name)
+    this.#bar = h('progress', { class: 'bar', max: 100, 'aria-label': t('row.progress', { name }) })
+    this.#details = h(
+      'details',
+      { class: 'more', toggle: () => this.#showDetails() },
+      h('summary', {}, t('details')),
+      this.#facts,
+      h('h4', { class: 'label' }, t('log')),
+      this.#log,
+    )
+    this.element = h(
+      'li',
+      { class: 'card upload', tabindex: -1, 'data-upload': name },
+      h('div', { class: 'card-head' }, this.#name, this.#size, this.#badge),
+      this.#to,
+      this.#bar,
+      this.#numbers,
+      this.#steps.element,
+      this.#outcome.element,
+      h('div', { class: 'card-foot' }, this.#actions, this.#details),
+    )
+    this.update(row)
+  }
+
+  update(row: Row): void {
+    this.#row = row
+    const { document, send } = row
+    const image = document?.image ?? send?.memory.image ?? row.left?.image
+    say(this.#to, image ? t('row.to', { image }) : t('row.kept'))
+    const total = document?.length ?? send?.file.size ?? row.left?.size
+    say(this.#size, total === null || total === undefined ? '' : bytes(total))
+    const [state, tone] = stateOf(row)
+    const wait = Math.ceil(((send?.retryAt ?? 0) - Date.now()) / 1000)
+    say(this.#badge, t(state, { count: Math.max(1, wait) }))
+    this.#badge.className = `badge badge-${tone}`
+    this.element.dataset.state = state
+    this.#showProgress(tone)
+    this.#steps.update(row)
+    this.#outcome.update(row)
+    this.#showActions()
+    this.#showDetails()
+    this.#announce(state)
+  }
+
+  #showProgress(tone: Tone): void {
+    const { document, send } = this.#row
+    const receiving = !isOver(this.#row) && (!document || document.status === 'receiving')
+    const running = document?.steps.find((step) => step.state === 'running')
+    let done = 0
+    let total = 0
+    if (receiving) {
+      done = send ? send.sent : (document?.offset ?? 0)
+      total = send?.file.size ?? document?.length ?? this.#row.left?.size ?? 0
+    } else if (running) {
+      done = running.bytes_done
+      total = running.bytes_total
+    }
+    const known = total > 0
+    show(this.#bar, receiving || Boolean(running) || document?.status === 'queued')
+    this.#bar.classList.toggle('bar-bad', tone === 'bad')
+    this.#bar.classList.toggle('bar-idle', tone === 'idle')
+    if (known) this.#bar.value = percent(done, total)
+    else this.#bar.removeAttribute('value')
+    show(this.#numbers, known)
+    if (known) say(this.#numbers, numbers(done, total, send?.phase === 'sending' ? send.pace.perSecond : 0))
+  }
+
+  #showActions(): void {
+    const wanted = this.#wanted()
+    const key = wanted.map(([label]) => label).join()
+    if (key === this.#acting) return
+    this.#acting = key
+    const held = this.#actions.contains(document.activeElement)
+    this.#actions.replaceChildren(...wanted.map(([, make]) => make()))
+    // The button that was pressed is gone; whoever uses the keyboard stays here.
+    if (held) (this.#actions.querySelector('button') ?? this.element).focus()
+  }
+
+  #wanted(): [string, () => HTMLElement][] {
+    const { board } = this
+    const name = fileName(this.#row)
+    const { document: told, send, left } = this.#row
+    const act = (label: Key, picture: Parameters<typeof actionOn>[2], press: () => void, look = '') =>
+      [label, () => actionOn(name, t(label), picture, press, look)] as [string, () => HTMLElement]
+    const choose = (press: (file: File) => void): [string, () => HTMLElement] => [
+      'choose',
+      () => chooser(t('action.choose'), 'upload', ([file]) => file && press(file), 'primary', false),
+    ]
+    const stop = act('action.cancel', 'stop', () => void this.#cancel(), 'quiet')
+    if (isOver(this.#row)) {
+      const again = told?.status === 'failed' && !this.#received() ? [] : [act('action.retry', 'retry', () => void this.#do(board.retry(this.#row)), 'primary')]
+      const away = send ? [act('action.dismiss', 'stop', () => board.dismiss(this.#row), 'quiet')] : []
+      return [...(told?.status === 'failed' ? again : []), ...(told ? [] : away)]
+    }
+    if (left) return [choose((file) => board.goOn(left, file)), stop]
+    if (!send || send.phase === 'sent') return [stop]
+    if (send.phase === 'paused') return [act('action.resume', 'play', () => board.resume(send), 'primary'), stop]
+    if (send.phase === 'retrying') return [act('action.now', 'retry', () => send.hurry()), act('action.pause', 'pause', () => board.pause(send)), stop]
+    if (send.phase === 'other-file' || send.phase === 'unreadable') return [choose((file) => board.replace(send, file)), stop]
+    if (send.phase === 'refused') {
+      const gone = send.problem?.status === 404 || send.problem?.status === 410
+      return gone
+        ? [act('action.restart', 'retry', () => send.startOver(), 'primary'), act('action.dismiss', 'stop', () => board.dismiss(this.#row), 'quiet')]
+        : [act('action.retry', 'retry', () => board.resume(send), 'primary'), stop]
+    }
+    return [act('action.pause', 'pause', () => board.pause(send)), stop]
+  }
+
+  #received(): boolean {
+    const { document } = this.#row
+    return Boolean(document && document.length !== null && document.offset >= document.length)
+  }
+
+  async #cancel(): Promise<void> {
+    if (await askToCancel(fileName(this.#row))) await this.#do(this.board.cancel(this.#row))
+  }
+
+  /** What the server refuses is said where it was asked. */
+  async #do(asked: Promise<void>): Promise<void> {
+    try {
+      await asked
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error)
+      this.#outcome.element.append(h('p', { class: 'note', role: 'alert' }, text))
+    }
+  }
+
+  #showDetails(): void {
+    const { document } = this.#row
+    show(this.#details, document !== null)
+    if (!this.#details.open || !document) return
+    const facts: [string, string | null][] = [
+      [t('details.id'), document.id],
+      [t('details.owner'), document.owner],
+      [t('details.protocol'), document.protocol],
+      [t('details.created'), moment(document.created_at)],
+      [t('details.expires'), document.expires_at && new Date(document.expires_at).toLocaleString()],
+      ['MD5', document.digests.md5],
+      ['SHA-256', document.digests.sha256],
+    ]
+    const lines = facts.filter(([, value]) => value)
+    const key = lines.join('\n')
+    if (this.#facts.dataset.shown !== key) {
+      this.#facts.dataset.shown = key
+      arrange(this.#facts, lines.flatMap(([label, value]) => [h('dt', {}, label), h('dd', { class: 'mono' }, value)]))
+    }
+    const log = this.board.logs.get(document.id)?.join('\n') ?? t('log.empty')
+    const below = this.#log.scrollTop + this.#log.clientHeight >= this.#log.scrollHeight - 4
+    say(this.#log, log)
+    if (below) this.#log.scrollTop = this.#log.scrollHeight
+  }
+
+  #announce(state: Key): void {
+    const before = this.#told
+    this.#told = state
+    if (!before || before === state) return
+    const news: Partial<Record<Key, Key>> = {
+      'phase.sending': 'news.started',
+      'phase.paused': 'news.paused',
+      'state.done': 'news.done',
+      'state.kept': 'news.done',
+      'state.failed': 'news.failed',
+      'phase.refused': 'news.failed',
+      'state.canceled': 'news.canceled',
+    }
+    const key = news[state]
+    if (key) announce(t(key, { name: fileName(this.#row) }))
+  }
+}
+
+export function fileName(row: Row): string {
+  return row.send?.file.name ?? row.left?.name ?? (row.document?.filename || row.document?.id || '')
+}
+
+function numbers(done: number, total: number, pace: number): string {
+  const parts = [t('row.of', { done: bytes(done), total: bytes(total) })]
+  if (pace > 0) parts.push(speed(pace), t('row.left', { time: duration((total - done) / pace) }))
+  return parts.join(' · ')
+}
