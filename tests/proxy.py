@@ -35,6 +35,7 @@ class CuttingProxy:
         self._target = ("127.0.0.1", target_port)
         self._faults: list[tuple[int, Fault]] = []
         self._mute_at: int | None = None
+        self._flip = False
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -63,6 +64,15 @@ class CuttingProxy:
         def fault(client: socket.socket, _server: socket.socket) -> bool:
             self._wait_for_close(client)
             return False
+
+        self._add(count, fault)
+
+    def corrupt_after(self, count: int) -> None:
+        """Every bit of the byte after this place arrives as its opposite."""
+
+        def fault(_client: socket.socket, _server: socket.socket) -> bool:
+            self._flip = True
+            return True
 
         self._add(count, fault)
 
@@ -151,16 +161,25 @@ class CuttingProxy:
                 place = self._faults[0][0] if self._faults else None
                 room = len(rest) if place is None else max(place - self.bytes_up, 0)
                 part, rest = rest[:room], rest[room:]
+                if self._flip and part:
+                    self._flip = False
+                    part = bytes([part[0] ^ 0xFF]) + part[1:]
                 try:
                     server.sendall(part)
                 except OSError:
                     return False
                 self.bytes_up += len(part)
-                if place is not None and self.bytes_up >= place:
-                    fault = self._faults.pop(0)[1]
-                    if not fault(client, server):
-                        return False
+                fault = None if place is None else self._due(place)
+                if fault and not fault(client, server):
+                    return False
         return True
+
+    def _due(self, place: int) -> Fault | None:
+        """The fault of this place, for the one connection that comes first."""
+        with self._lock:
+            if self.bytes_up < place or not self._faults or self._faults[0][0] != place:
+                return None
+            return self._faults.pop(0)[1]
 
     def _pump_down(self, server: socket.socket, client: socket.socket) -> None:
         for block in _blocks(server):

@@ -6,14 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
-from tests.archives import write_docker_archive
-from tests.browser.console import Open
-from tests.journeys import MIB, assert_image, row
+from tests.archives import (
+    write_docker_archive,
+    write_gzipped,
+    write_oci_archive,
+    write_random,
+    write_several_images,
+    write_truncated,
+    write_without_image,
+)
+from tests.browser.console import Console, Open
+from tests.journeys import MIB, assert_image, ended, row, upload_by_tuspy
 from tests.live import LiveServer
+from tests.proxy import CuttingProxy
+from tests.raw import create, metadata
 from tests.registries import RunningRegistry, serving
-from tests.uploading import documents
+from tests.uploading import documents, write_archive
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +55,14 @@ def test_from_a_file_to_the_registry(
     )
     expect(draft.get_by_label("Destination")).to_have_value(f"{registry.host}/team/hello:1")
     expect(draft.get_by_text("You may write there.")).to_be_visible()
+    draft.get_by_text("What is in it").click()
     console.shot("draft")
     console.begin("hello.tar")
     done = console.wait_for("hello.tar", "state.done")
     expect(done.locator(".step-done .step-name")).to_have_text(["Upload", "Verify", "Load", "Push"])
+    done.get_by_text("Details").click()
+    done.get_by_text("What is in it").click()
+    expect(done.locator(".inside")).to_contain_text("linux/amd64 · 2 layers · 4 MiB")
     console.shot("done")
     document = documents(wired.url)[0]
     assert_image(registry, archive, document)
@@ -57,3 +71,195 @@ def test_from_a_file_to_the_registry(
     assert console.digest("hello.tar") == exact
     # The digest of all of it was handed over, and compared.
     assert {step["name"]: step["state"] for step in document["steps"]}["verify"] == "done"
+    expect(done.locator(".facts")).to_contain_text(document["digests"]["sha256"])
+    console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    done.get_by_role("button", name=f"Copy {exact}").click()
+    expect(done.get_by_text("Copied")).to_be_visible()
+    assert console.page.evaluate("navigator.clipboard.readText()") == exact
+
+
+def test_two_files_at_once(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archives = [
+        write_docker_archive(tmp_path / f"{name}.tar", [MIB], tag=f"two/{name}:2", seed=name)
+        for name in ("one", "other")
+    ]
+    console = open_console(wired.url)
+    console.choose(*(archive.path for archive in archives))
+    for archive in archives:
+        draft = console.draft(archive.path.name)
+        expect(draft.get_by_text("You may write there.")).to_be_visible()
+    console.page.get_by_role("button", name="Upload all 2").click()
+    for archive in archives:
+        console.wait_for(archive.path.name, "state.done")
+        [document] = [one for one in documents(wired.url) if one["filename"] == archive.path.name]
+        assert_image(registry, archive, document)
+
+
+def test_an_archive_damaged_on_the_way_is_found_out(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_docker_archive(tmp_path / "damaged.tar", [4 * MIB], tag="team/damaged:1")
+    with CuttingProxy(wired.port) as line:
+        line.corrupt_after(3 * MIB)
+        console = open_console(line.url)
+        console.send(archive.path, f"{registry.host}/team/damaged:1")
+        failed = console.wait_for("damaged.tar", "state.failed")
+        expect(failed.locator(".trouble-title")).to_have_text("Failed at: Verify")
+        expect(failed.locator(".trouble")).to_contain_text("MD5", ignore_case=True)
+        console.shot("failed")
+        assert registry.tags("team/damaged") == []
+        console.press("damaged.tar", "Send from the beginning")
+        console.wait_for("damaged.tar", "state.done")
+    assert registry.tags("team/damaged") == ["1"]
+
+
+def test_what_the_operator_mends_is_tried_again_without_sending(
+    tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_docker_archive(tmp_path / "patient.tar", [MIB], tag="team/patient:1")
+    with (
+        serving(tmp_path / "registry", secure=True) as registry,
+        LiveServer(tmp_path, registries=[row(registry, authfile=None)]) as server,
+    ):
+        console = open_console(server.url)
+        console.send(archive.path, f"{registry.host}/team/patient:1")
+        failed = console.wait_for("patient.tar", "state.failed")
+        expect(failed.locator(".trouble-title")).to_have_text("Failed at: Push")
+        expect(failed.locator(".step-failed .step-name")).to_have_text("Push")
+        expect(failed.locator(".hint")).to_be_visible()
+        # The operator mends the settings; the person tries again, and sends nothing anew.
+        server.stop()
+        mended = LiveServer(
+            tmp_path, port=server.port, data_dir=server.data_dir, registries=[row(registry)]
+        )
+        with mended:
+            expect(console.page.get_by_text("Live", exact=True)).to_be_visible()
+            console.press("patient.tar", "Try again")
+            console.wait_for("patient.tar", "state.done")
+            assert_image(registry, archive, documents(mended.url)[0])
+
+
+def test_a_destination_that_is_refused_is_refused_before_a_byte(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_docker_archive(tmp_path / "nowhere.tar", [4096])
+    console = open_console(wired.url)
+    console.choose(archive.path)
+    for wrong, reason in [
+        ("registry.example/team/x:1", "registry.example is not allowed"),
+        ("not a reference", "spaces"),
+        (f"{registry.host}/Upper:1", "upper-case"),
+    ]:
+        console.aim("nowhere.tar", wrong)
+        draft = console.draft("nowhere.tar")
+        expect(draft.locator(".verdict.bad")).to_contain_text(reason)
+        expect(draft.get_by_label("Destination")).to_have_attribute("aria-invalid", "true")
+        start = draft.get_by_role("button", name="Upload", exact=True)
+        expect(start).to_have_attribute("aria-disabled", "true")
+        # A person may press it all the same.
+        start.click(force=True)
+    console.shot("refused")
+    assert "nowhere.tar" not in [one["filename"] for one in documents(wired.url)]
+
+
+def chips(console: Console, name: str) -> list[str]:
+    """What a draft says of its file, in short."""
+    contents = console.draft(name).locator(".draft-contents")
+    expect(contents).not_to_contain_text("Looking into")
+    return [text.strip() for text in contents.locator("> p, .chip").all_inner_texts()]
+
+
+def test_what_a_file_is_seen_to_be(server: LiveServer, tmp_path: Path, open_console: Open) -> None:
+    plain = write_docker_archive(tmp_path / "plain.tar", [4096], tag="a/b:1").path
+    several = write_several_images(tmp_path / "several.tar", ["a/x:1", "b/y:2", "c/z:3"]).path
+    files = {
+        plain: ["Docker archive", "a/b:1", "linux/amd64", "1 layer"],
+        several: ["Docker archive", "3 images", "linux/amd64"],
+        write_oci_archive(tmp_path / "oci.tar", [4096, 4096], tag="v3").path: [
+            "OCI archive",
+            "v3",
+            "linux/amd64",
+            "2 layers",
+        ],
+        write_gzipped(tmp_path / "packed.tar.gz", plain): ["Compressed with gzip"],
+        write_truncated(tmp_path / "cut.tar"): ["The file ends too early"],
+        write_without_image(tmp_path / "empty.tar"): ["A tar file, but no image"],
+        write_random(tmp_path / "noise.bin"): ["This does not look like an image archive"],
+    }
+    console = open_console(server.url)
+    console.choose(*files)
+    for path, expected in files.items():
+        found = chips(console, path.name)
+        assert len(found) == len(expected), found
+        assert all(text.startswith(begin) for text, begin in zip(found, expected, strict=True))
+    console.shot("drafts")
+
+
+def test_one_image_of_several(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_several_images(tmp_path / "choice.tar", ["a/x:1", "a/y:2"])
+    console = open_console(wired.url)
+    console.choose(archive.path)
+    draft = console.draft("choice.tar")
+    expect(draft.get_by_text("each keeps its own tag", exact=False)).to_be_visible()
+    draft.get_by_label("Which image").select_option(label="a/y:2")
+    console.aim("choice.tar", f"{registry.host}/chosen/y:9")
+    console.begin("choice.tar")
+    console.wait_for("choice.tar", "state.done")
+    assert registry.tags("chosen/y") == ["9"]
+
+
+def test_uploads_of_others_appear_by_themselves(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    console = open_console(wired.url)
+    expect(console.page.get_by_text("Live", exact=True)).to_be_visible()
+    archive = write_docker_archive(tmp_path / "elsewhere.tar", [MIB], seed="elsewhere")
+    image = f"{registry.host}/team/elsewhere:1"
+    upload = upload_by_tuspy(wired, archive.path, {"filename": "elsewhere.tar", "image": image})
+    ended(wired, upload)
+    done = console.wait_for("elsewhere.tar", "state.done")
+    done.get_by_text("Details").click()
+    expect(done.locator(".log")).to_contain_text("push:")
+    console.page.get_by_label("Search").fill("no such thing")
+    expect(console.page.get_by_text("Nothing fits")).to_be_visible()
+    console.page.get_by_label("Search").fill("ELSEWHERE")
+    console.wait_for("elsewhere.tar", "state.done")
+    console.page.get_by_text("Failed", exact=True).click()
+    expect(console.row("elsewhere.tar")).to_have_count(0)
+
+
+def test_a_long_list_comes_in_pages(tmp_path: Path, open_console: Open) -> None:
+    with LiveServer(tmp_path) as server:
+        for number in range(53):
+            create(server.port, 10, metadata(filename=f"many-{number}.tar"))
+        console = open_console(server.url)
+        expect(console.page.locator(".upload")).to_have_count(50)
+        console.page.get_by_role("button", name="Show more").click()
+        expect(console.page.locator(".upload")).to_have_count(53)
+        expect(console.page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def html_of(page: Page) -> int:
+    """Elements that only markup in a name could have made."""
+    return page.locator("main img, main b, main script, main iframe").count()
+
+
+def test_markup_in_a_name_is_text(server: LiveServer, tmp_path: Path, open_console: Open) -> None:
+    name = "<img src=x onerror=alert(1)><b>&amp;.tar"
+    path = write_archive(tmp_path / name, 4711)
+    tagged = write_docker_archive(tmp_path / "tagged.tar", [4096], tag="<b>bold</b>:<script>1")
+    console = open_console(server.url)
+    console.choose(path, tagged.path)
+    expect(console.draft("tagged.tar").locator(".chip-name")).to_have_text("<b>bold</b>:<script>1")
+    console.aim(name, "")
+    console.begin(name)
+    kept = console.wait_for(name, "state.kept")
+    expect(kept.locator(".name")).to_have_text(name)
+    console.page.reload()
+    kept = console.wait_for(name, "state.kept")
+    expect(kept.locator(".name")).to_have_text(name)
+    assert html_of(console.page) == 0

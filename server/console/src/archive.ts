@@ -50,6 +50,22 @@ export async function look(file: Blob): Promise<Contents> {
   }
 }
 
+/** The same, as the server tells it in an upload's `archive`. */
+export function told(archive: unknown): Contents | null {
+  const document = archive as Loose
+  if (!document?.images) return null
+  const images = document.images.map((image: Loose) => ({
+    tags: image.tags,
+    platforms: image.platforms.map((one: Loose) => ({
+      name: one.platform ?? '?',
+      layers: one.layers.map((layer: Loose) => ({ digest: layer.digest ?? layer.name, size: layer.size_bytes })),
+      size: one.size_bytes,
+      missing: one.missing.length,
+    })),
+  }))
+  return { kind: 'images', detail: document.format === 'oci-archive' ? 'oci' : 'docker', images }
+}
+
 class Archive {
   constructor(
     private readonly file: Blob,

@@ -2,7 +2,7 @@
 // files about to be, and what an earlier visit left unfinished. Must not know: how any of it looks.
 
 import * as api from './api'
-import { type Contents, look } from './archive'
+import { type Contents, look, told } from './archive'
 import { propose, rememberFor } from './destination'
 import { Events } from './events'
 import { forget, idOf, newKey, type Remembered, remember, remembered, type Wish } from './memory'
@@ -136,12 +136,18 @@ export class Board {
   }
 
   begin(draft: Draft): void {
-    const { file, wish, key } = draft
     this.drop(draft)
-    rememberFor(wish.image)
+    rememberFor(draft.wish.image)
+    this.#begin(draft.file, draft.wish)
+  }
+
+  #begin(file: File, { image, ref, allowPartial, parts }: Wish): void {
     const memory: Remembered = {
-      ...wish,
-      key,
+      image,
+      ref,
+      allowPartial,
+      parts,
+      key: newKey(),
       name: file.name,
       size: file.size,
       modified: file.lastModified,
@@ -196,6 +202,24 @@ export class Board {
   async retry(row: Row): Promise<void> {
     if (row.document) this.#know(await api.retry(row.document.id))
     this.changed()
+  }
+
+  /** What arrived was not what was sent: the file goes once more, as an upload of its own. */
+  sendAgain(row: Row): void {
+    if (!row.send) return
+    const { file, memory } = row.send
+    this.#remove(row.send)
+    this.#begin(file, memory)
+  }
+
+  /** What the server saw in an archive; null where it has not looked, or does not answer. */
+  async contents(id: string): Promise<Contents | null> {
+    try {
+      return told((await api.one(id)).archive)
+    } catch (error) {
+      if (error instanceof api.Problem) return null
+      throw error
+    }
   }
 
   /** Take a line of this page's own away; what the server knows stays there. */

@@ -14,6 +14,7 @@ export class Unreadable extends Error {}
 export class Digest {
   #worker = new Worker(new URL('./digest.worker.ts', import.meta.url), { type: 'module' })
   #heard: (news: News) => void = () => {}
+  #fail: (error: Error) => void = () => {}
   /** base64, once all is read. */
   readonly md5: Promise<string>
   #settle!: { resolve(md5: string): void; reject(error: Error): void }
@@ -34,9 +35,11 @@ export class Digest {
       if (data.kind === 'failed') this.#settle.reject(new Unreadable(data.message))
       this.#heard(data)
     })
+    // Its program could not be fetched: that is the line's fault, not the file's.
     this.#worker.addEventListener('error', (event) => {
-      this.#settle.reject(new Error(event.message || 'worker'))
-      this.#heard({ kind: 'failed', message: event.message })
+      const error = new Error(event.message || 'the worker did not start')
+      this.#settle.reject(error)
+      this.#fail(error)
     })
   }
 
@@ -66,6 +69,7 @@ export class Digest {
 
   #answer<Answer>(order: Order, read: (news: News) => Answer | undefined): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      this.#fail = reject
       this.#heard = (news) => {
         try {
           if (news.kind === 'failed') throw new Unreadable(news.message)

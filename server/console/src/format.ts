@@ -35,13 +35,13 @@ export function duration(seconds: number): string {
   return t('hours', { hours, minutes: Math.round((whole % 3600) / 60) })
 }
 
-/** How long ago, or the date when that was long ago. */
+/** How long ago, or the date when that was long ago or is yet to come. */
 export function moment(rfc3339: string, now = Date.now()): string {
   const then = Date.parse(rfc3339)
   const seconds = Math.round((now - then) / 1000)
   const relative = new Intl.RelativeTimeFormat(language(), { numeric: 'auto' })
-  if (seconds < 45) return relative.format(0, 'second')
-  if (seconds < 45 * 60) return relative.format(-Math.max(1, Math.round(seconds / 60)), 'minute')
-  if (seconds < 22 * 3600) return relative.format(-Math.max(1, Math.round(seconds / 3600)), 'hour')
+  if (seconds >= 0 && seconds < 45) return relative.format(0, 'second')
+  if (seconds >= 45 && seconds < 45 * 60) return relative.format(-Math.max(1, Math.round(seconds / 60)), 'minute')
+  if (seconds >= 45 * 60 && seconds < 22 * 3600) return relative.format(-Math.max(1, Math.round(seconds / 3600)), 'hour')
   return new Date(then).toLocaleString(language(), { dateStyle: 'medium', timeStyle: 'short' })
 }

@@ -35,6 +35,10 @@ export class Send {
   readonly pace = new Pace()
   #upload: Upload | null = null
   #digest: Digest | null = null
+  #preparing: Promise<void> | null = null
+  /** The file is the one whose first bytes were sent. */
+  #proven = false
+  #turn = 0
   #timer: ReturnType<typeof setTimeout> | undefined
   #delay = FIRST_DELAY_MS
   #heard = 0
@@ -54,18 +58,26 @@ export class Send {
     return WORKING.includes(this.phase)
   }
 
-  /** Its turn has come. */
+  /** Its turn has come, or the time to try again. */
   async begin(): Promise<void> {
-    this.#become('checking')
-    try {
-      if (!this.#digest) await this.#prepare()
-    } catch (error) {
-      this.#stopDigest()
-      this.#become(error instanceof OtherFile ? 'other-file' : 'unreadable')
-      return
+    clearTimeout(this.#timer)
+    this.#turn += 1
+    const turn = this.#turn
+    if (!this.#proven) {
+      this.#become('checking')
+      this.#preparing ??= this.#prepare()
+      try {
+        await this.#preparing
+        this.#proven = true
+      } catch (error) {
+        this.#stopDigest()
+        if (turn === this.#turn) this.#unprepared(error)
+        return
+      }
+      // Somebody may have said pause meanwhile.
+      if (turn !== this.#turn || this.phase !== 'checking') return
     }
-    // Somebody may have said pause meanwhile.
-    if (this.phase === 'checking') this.#attempt()
+    this.#attempt()
   }
 
   pause(): void {
@@ -90,7 +102,7 @@ export class Send {
 
   /** Do not wait any longer to try again. */
   hurry(): void {
-    if (this.phase === 'retrying') this.#attempt()
+    if (this.phase === 'retrying') void this.begin()
   }
 
   async cancel(): Promise<void> {
@@ -119,7 +131,8 @@ export class Send {
 
   #stopDigest(): void {
     this.#digest?.stop()
-    this.#digest = null
+    this.#digest = this.#preparing = null
+    this.#proven = false
   }
 
   /** Start the md5; for a file of last time, prove first that it is that file. */
@@ -140,8 +153,14 @@ export class Send {
     remember(memory)
   }
 
+  #unprepared(error: unknown): void {
+    if (error instanceof OtherFile) this.#become('other-file')
+    else if (error instanceof Unreadable) this.#become('unreadable')
+    // The worker's own program did not come.
+    else if (this.phase === 'checking') this.#retry()
+  }
+
   #attempt(): void {
-    clearTimeout(this.#timer)
     const { memory } = this
     const parallel = memory.parts > 1
     const upload = new Upload(this.file, {
@@ -258,7 +277,7 @@ export class Send {
 
   #retry(): void {
     this.retryAt = Date.now() + this.#delay
-    this.#timer = setTimeout(() => this.#attempt(), this.#delay)
+    this.#timer = setTimeout(() => void this.begin(), this.#delay)
     this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY_MS)
     this.#become('retrying')
   }

@@ -87,7 +87,7 @@ export class DraftView {
   #judge(): void {
     const { verdict, wish } = this.draft
     this.#start.setAttribute('aria-disabled', String(!this.#allowed))
-    this.#verdict.className = `verdict ${verdict ? (verdict.allowed ? 'good' : 'bad') : ''}`
+    this.#verdict.className = `verdict ${verdict?.allowed === false ? 'bad' : verdict && wish.image ? 'good' : ''}`
     if (!verdict) say(this.#verdict, t('draft.checking'))
     else if (!verdict.allowed) say(this.#verdict, [verdict.reason, verdict.hint].filter(Boolean).join(' '))
     else if (!wish.image) say(this.#verdict, this.#withoutImage())

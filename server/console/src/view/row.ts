@@ -2,14 +2,17 @@
 // that is done.
 
 import type { Board, Row } from '../board'
-import { arrange, h, say, show } from '../dom'
-import { bytes, duration, moment, percent, speed } from '../format'
+import { h, type Icon, say, show } from '../dom'
+import { bytes, duration, percent, speed } from '../format'
 import { type Key, t } from '../words'
+import { Details } from './details'
 import { Outcome } from './outcome'
 import { actionOn, announce, chooser } from './parts'
 import { askToCancel } from './question'
 import { Steps } from './steps'
 
+type Action = [string, () => HTMLElement]
+type Act = (label: Key, picture: Icon, press: () => void, look?: string) => Action
 type Tone = 'busy' | 'good' | 'bad' | 'idle'
 
 const OVER = ['done', 'failed', 'canceled', 'expired']
@@ -39,16 +42,14 @@ export class RowView {
   readonly element: HTMLElement
   readonly #name: HTMLElement
   readonly #size = h('span', { class: 'size' })
-  readonly #to = h('p', { class: 'to mono' })
+  readonly #to = h('p', { class: 'to' })
   readonly #badge = h('span', { class: 'badge' })
   readonly #numbers = h('p', { class: 'numbers' })
   readonly #bar: HTMLProgressElement
   readonly #steps = new Steps()
   readonly #outcome = new Outcome()
   readonly #actions = h('div', { class: 'actions' })
-  readonly #facts = h('dl', { class: 'facts' })
-  readonly #log = h('pre', { class: 'log', tabindex: 0, role: 'log', 'aria-label': t('log') })
-  readonly #details: HTMLDetailsElement
+  readonly #details: Details
   #row: Row
   #told = ''
   #acting = ''
@@ -61,14 +62,7 @@ export class RowView {
     const name = fileName(row)
     this.#name = h('h3', { class: 'name', title: name }, name)
     this.#bar = h('progress', { class: 'bar', max: 100, 'aria-label': t('row.progress', { name }) })
-    this.#details = h(
-      'details',
-      { class: 'more', toggle: () => this.#showDetails() },
-      h('summary', {}, t('details')),
-      this.#facts,
-      h('h4', { class: 'label' }, t('log')),
-      this.#log,
-    )
+    this.#details = new Details(board)
     this.element = h(
       'li',
       { class: 'card upload', tabindex: -1, 'data-upload': name },
@@ -76,9 +70,9 @@ export class RowView {
       this.#to,
       this.#bar,
       this.#numbers,
-      this.#steps.element,
+      h('div', { class: 'card-way' }, this.#steps.element, this.#details.element),
       this.#outcome.element,
-      h('div', { class: 'card-foot' }, this.#actions, this.#details),
+      this.#actions,
     )
     this.update(row)
   }
@@ -88,6 +82,7 @@ export class RowView {
     const { document, send } = row
     const image = document?.image ?? send?.memory.image ?? row.left?.image
     say(this.#to, image ? t('row.to', { image }) : t('row.kept'))
+    this.#to.classList.toggle('mono', Boolean(image))
     const total = document?.length ?? send?.file.size ?? row.left?.size
     say(this.#size, total === null || total === undefined ? '' : bytes(total))
     const [state, tone] = stateOf(row)
@@ -99,7 +94,7 @@ export class RowView {
     this.#steps.update(row)
     this.#outcome.update(row)
     this.#showActions()
-    this.#showDetails()
+    this.#details.update(document)
     this.#announce(state)
   }
 
@@ -110,7 +105,7 @@ export class RowView {
     let done = 0
     let total = 0
     if (receiving) {
-      done = send ? send.sent : (document?.offset ?? 0)
+      done = send?.sent || document?.offset || 0
       total = send?.file.size ?? document?.length ?? this.#row.left?.size ?? 0
     } else if (running) {
       done = running.bytes_done
@@ -137,22 +132,17 @@ export class RowView {
     if (held) (this.#actions.querySelector('button') ?? this.element).focus()
   }
 
-  #wanted(): [string, () => HTMLElement][] {
+  #wanted(): Action[] {
     const { board } = this
     const name = fileName(this.#row)
-    const { document: told, send, left } = this.#row
-    const act = (label: Key, picture: Parameters<typeof actionOn>[2], press: () => void, look = '') =>
-      [label, () => actionOn(name, t(label), picture, press, look)] as [string, () => HTMLElement]
-    const choose = (press: (file: File) => void): [string, () => HTMLElement] => [
+    const { send, left } = this.#row
+    const act: Act = (label, picture, press, look = '') => [label, () => actionOn(name, t(label), picture, press, look)]
+    const choose = (press: (file: File) => void): Action => [
       'choose',
       () => chooser(t('action.choose'), 'upload', ([file]) => file && press(file), 'primary', false),
     ]
     const stop = act('action.cancel', 'stop', () => void this.#cancel(), 'quiet')
-    if (isOver(this.#row)) {
-      const again = told?.status === 'failed' && !this.#received() ? [] : [act('action.retry', 'retry', () => void this.#do(board.retry(this.#row)), 'primary')]
-      const away = send ? [act('action.dismiss', 'stop', () => board.dismiss(this.#row), 'quiet')] : []
-      return [...(told?.status === 'failed' ? again : []), ...(told ? [] : away)]
-    }
+    if (isOver(this.#row)) return this.#wantedAtTheEnd(act)
     if (left) return [choose((file) => board.goOn(left, file)), stop]
     if (!send || send.phase === 'sent') return [stop]
     if (send.phase === 'paused') return [act('action.resume', 'play', () => board.resume(send), 'primary'), stop]
@@ -167,9 +157,16 @@ export class RowView {
     return [act('action.pause', 'pause', () => board.pause(send)), stop]
   }
 
-  #received(): boolean {
-    const { document } = this.#row
-    return Boolean(document && document.length !== null && document.offset >= document.length)
+  #wantedAtTheEnd(act: Act): Action[] {
+    const { document, send } = this.#row
+    const away = act('action.dismiss', 'stop', () => this.board.dismiss(this.#row), 'quiet')
+    if (!document) return [away]
+    if (document.status !== 'failed' || document.offset !== document.length) return []
+    // What arrived is not what was sent: the same again is no help, the same file is.
+    if (document.error?.step === 'verify') {
+      return send ? [act('action.restart', 'upload', () => this.board.sendAgain(this.#row), 'primary')] : []
+    }
+    return [act('action.retry', 'retry', () => void this.#do(this.board.retry(this.#row)), 'primary')]
   }
 
   async #cancel(): Promise<void> {
@@ -184,31 +181,6 @@ export class RowView {
       const text = error instanceof Error ? error.message : String(error)
       this.#outcome.element.append(h('p', { class: 'note', role: 'alert' }, text))
     }
-  }
-
-  #showDetails(): void {
-    const { document } = this.#row
-    show(this.#details, document !== null)
-    if (!this.#details.open || !document) return
-    const facts: [string, string | null][] = [
-      [t('details.id'), document.id],
-      [t('details.owner'), document.owner],
-      [t('details.protocol'), document.protocol],
-      [t('details.created'), moment(document.created_at)],
-      [t('details.expires'), document.expires_at && new Date(document.expires_at).toLocaleString()],
-      ['MD5', document.digests.md5],
-      ['SHA-256', document.digests.sha256],
-    ]
-    const lines = facts.filter(([, value]) => value)
-    const key = lines.join('\n')
-    if (this.#facts.dataset.shown !== key) {
-      this.#facts.dataset.shown = key
-      arrange(this.#facts, lines.flatMap(([label, value]) => [h('dt', {}, label), h('dd', { class: 'mono' }, value)]))
-    }
-    const log = this.board.logs.get(document.id)?.join('\n') ?? t('log.empty')
-    const below = this.#log.scrollTop + this.#log.clientHeight >= this.#log.scrollHeight - 4
-    say(this.#log, log)
-    if (below) this.#log.scrollTop = this.#log.scrollHeight
   }
 
   #announce(state: Key): void {

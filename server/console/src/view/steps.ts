@@ -27,13 +27,14 @@ interface Stage {
 export function stages(row: Row): Stage[] {
   const { document, send } = row
   const receiving = !document || document.status === 'receiving'
-  const done = send && send.phase !== 'sent' ? send.sent : (document?.offset ?? 0)
+  const done = (send && send.phase !== 'sent' && send.sent) || document?.offset || 0
+  const going = send ? send.working || send.phase === 'sent' : !row.left
   const total = send?.file.size ?? document?.length ?? row.left?.size ?? 0
   const ended = document?.status === 'canceled' || document?.status === 'expired'
   const whole = !receiving && (document?.offset ?? 0) >= (document?.length ?? 0)
   const receive: Stage = {
     name: 'receive',
-    state: whole ? 'done' : ended ? 'canceled' : 'running',
+    state: whole ? 'done' : ended ? 'canceled' : going ? 'running' : 'waiting',
     percent: receiving ? percent(done, total) : null,
   }
   const told = document?.steps ?? []
