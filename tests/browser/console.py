@@ -33,6 +33,8 @@ class Console:
         page.on("console", self._listen)
         # Leaving the page while something is sent asks; a person says yes.
         page.on("dialog", lambda dialog: dialog.accept())
+        # From the beginning, not from the moment on at which somebody waits for it.
+        page.on("filechooser", lambda _: None)
         page.goto(f"{url}/")
 
     def _listen(self, message: ConsoleMessage) -> None:
