@@ -16,6 +16,8 @@ export interface Draft {
   contents: Contents | null
   wish: Wish
   verdict: api.Verdict | null
+  /** Somebody wrote a destination: proposals are over. */
+  touched: boolean
 }
 
 /** One line of the list: a document of the server, a file from here, or both of one upload. */
@@ -101,11 +103,11 @@ export class Board {
 
   async #draft(file: File): Promise<void> {
     const wish = { image: '', ref: '', allowPartial: false, parts: 1 }
-    const draft: Draft = { key: newKey(), file, contents: null, wish, verdict: null }
+    const draft: Draft = { key: newKey(), file, contents: null, wish, verdict: null, touched: false }
     this.drafts.push(draft)
     this.changed()
     draft.contents = await look(file)
-    if (this.destinations) draft.wish.image = propose(file.name, draft.contents, this.destinations)
+    if (this.destinations && !draft.touched) draft.wish.image = propose(file.name, draft.contents, this.destinations)
     this.changed()
     await this.check(draft)
   }
@@ -254,7 +256,7 @@ export class Board {
     try {
       this.destinations = await api.destinations()
       for (const draft of this.drafts) {
-        if (!draft.wish.image && draft.contents) {
+        if (!draft.wish.image && !draft.touched && draft.contents) {
           draft.wish.image = propose(draft.file.name, draft.contents, this.destinations)
         }
         void this.check(draft)

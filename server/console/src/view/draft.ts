@@ -19,7 +19,7 @@ export class DraftView {
   readonly #options = h('div', { class: 'options' })
   #shown: unknown = undefined
   #asking: ReturnType<typeof setTimeout> | undefined
-  #touched = false
+  #wanted = false
 
   constructor(
     private readonly board: Board,
@@ -63,7 +63,9 @@ export class DraftView {
     this.#image.focus({ preventScroll: false })
   }
 
+  /** Send it; while the server is still being asked, as soon as it has answered. */
   begin(): void {
+    this.#wanted = this.draft.verdict === null
     if (this.#allowed) this.board.begin(this.draft)
   }
 
@@ -72,8 +74,8 @@ export class DraftView {
   }
 
   update(): void {
-    const { contents, wish } = this.draft
-    if (!this.#touched && this.#image.value !== wish.image) this.#image.value = wish.image
+    const { contents, wish, verdict } = this.draft
+    if (!this.draft.touched && this.#image.value !== wish.image) this.#image.value = wish.image
     if (this.#shown !== contents) {
       this.#shown = contents
       this.#contents.replaceChildren(summary(contents))
@@ -82,6 +84,7 @@ export class DraftView {
       this.#options.replaceChildren(...this.#choices())
     }
     this.#judge()
+    if (this.#wanted && verdict) this.begin()
   }
 
   #judge(): void {
@@ -106,7 +109,8 @@ export class DraftView {
   }
 
   #edited(): void {
-    this.#touched = true
+    this.#wanted = false
+    this.draft.touched = true
     this.draft.wish.image = this.#image.value.trim()
     this.draft.verdict = null
     this.#judge()
