@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from server.checkup import place
 from server.checkup.check import Check, Start
 from server.doctor import checks, report
 from server.settings import Settings, load
@@ -411,3 +412,8 @@ def test_no_registry_at_all_is_a_note(tmp_path: Path) -> None:
     row = found(settings(tmp_path))["registry"]
     assert not row.ok
     assert not row.required
+
+
+def test_a_plain_chroot_has_no_mount_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "mounts", list)
+    assert place._file_system(Path("/")) == "an unknown file system"

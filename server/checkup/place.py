@@ -114,6 +114,9 @@ def _space(directory: Path) -> Check:
 def _file_system(directory: Path) -> str:
     """The kind of the mount that holds the directory, and where it is mounted."""
     holders = [mount for mount in mounts() if directory.resolve().is_relative_to(mount.path)]
+    if not holders:
+        # In a plain chroot, what holds it is outside.
+        return "an unknown file system"
     # Of two at the same place the later covers the earlier, and a sort keeps their order.
     holder = sorted(holders, key=lambda mount: len(mount.path.parts))[-1]
     return f"{holder.filesystem} at {holder.path}"
