@@ -116,7 +116,9 @@ class GuardedProcess(subprocess.Popen[bytes]):
         """End the child and its descendants: TERM, after the grace KILL. Blocks until none runs."""
         if self.poll() is None:
             # The guard still has this number, so it can be nobody else's.
-            os.killpg(self.pid, signal.SIGTERM)
+            # Unless somebody else stops it at this moment, and all of it is gone already.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.wait(grace_seconds)
         self._lifeline.close()

@@ -224,7 +224,8 @@ def test_an_interruption_removes_what_was_sent(
     assert (ran.code, ran.stdout) == (130, ""), ran
     assert "standard input cannot be had twice" in ran.stderr
     assert "Traceback" not in ran.stderr
-    assert documents(server.url) == before
+    # Others of this server may move meanwhile.
+    assert {one["id"] for one in documents(server.url)} == {one["id"] for one in before}
 
 
 def test_canceled_by_somebody_while_it_is_sent(

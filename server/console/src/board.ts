@@ -285,6 +285,10 @@ export class Board {
   }
 
   #know(document: api.Upload): void {
+    // An answer may have been on its way while an event told what came after it.
+    const known = this.documents.get(document.id)
+    const settled = known !== undefined && known.status !== 'receiving'
+    if (settled && (document.status === 'receiving' || document.updated_at < known.updated_at)) return
     this.documents.set(document.id, document)
     if (document.status === 'receiving') return
     for (const left of this.left) if (idOf(left.url) === document.id) forget(left.key)
