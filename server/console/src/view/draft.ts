@@ -142,6 +142,8 @@ export class DraftView {
       wish.parts = Number(value)
     })
     const folded = h('details', { class: 'more' }, h('summary', {}, t('draft.options')), parts)
+    // Somebody may have opened it before the archive was looked into.
+    folded.toggleAttribute('open', this.#options.querySelector('details[open]') !== null)
     return [...choices, folded]
   }
 
