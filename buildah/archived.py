@@ -11,19 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildah.command import run
 from buildah.diagnosis import COPYING
-from buildah.progress import Meter, ReadPositions, Span
-from buildah.pushed import (
-    LayerCompression,
-    Log,
-    Progress,
-    PushedImage,
-    digest_file,
-    failure,
-    let_in,
-    proven,
-)
+from buildah.progress import ReadPositions, Span
+from buildah.pushed import LayerCompression, Log, Progress, PushedImage, Sending, send
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.workspace import Workspace
@@ -71,31 +61,22 @@ class ArchivedImage:
         compression: LayerCompression,
     ) -> PushedImage:
         """Push it, as every `ReadyImage`; `progress` counts the layers' bytes as they are read."""
-        total_bytes = self.stored_bytes
-        meter = Meter(progress, total_bytes)
         positions = ReadPositions(self.layers)
 
-        def watch(pgid: int) -> None:
+        def moved_bytes(pgid: int) -> int:
             positions.scan(pgid)
-            if total_bytes:
-                meter.report(positions.read_bytes / total_bytes)
+            return positions.read_bytes
 
-        async with let_in(destination, registry, workspace) as access:
-            completed = await run(
-                [
-                    *("skopeo", f"--tmpdir={workspace.tmp}", "copy", "--all"),
-                    *(f"--digestfile={digest_file(workspace)}", *access.as_destination),
-                    *compression.arguments("--dest-compress"),
-                    *("--", self.name, f"docker://{destination}"),
-                ],
-                env=workspace.env,
-                cwd=self.directory,
-                on_line=log,
-                watch=watch,
-                secrets=access.secrets,
-            )
-        if completed.returncode:
-            raise await failure(completed, destination, registry, COPYING)
-        digest = await proven(destination, registry, workspace, "skopeo", log)
-        meter.finish()
+        sending = Sending(
+            lambda access: (
+                *("skopeo", f"--tmpdir={workspace.tmp}", "copy", "--all"),
+                *(*access.as_destination, *compression.arguments("--dest-compress")),
+            ),
+            self.name,
+            self.stored_bytes,
+            moved_bytes,
+            COPYING,
+            cwd=self.directory,
+        )
+        digest = await send(sending, destination, registry, workspace, progress=progress, log=log)
         return PushedImage(digest, self.platforms)

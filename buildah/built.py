@@ -10,20 +10,9 @@ from dataclasses import dataclass
 
 import anyio.to_thread
 
-from buildah.command import run
 from buildah.diagnosis import REACHING
-from buildah.progress import FileActivity, Meter
-from buildah.push import LAYER_FILES, StoredImage
-from buildah.pushed import (
-    LayerCompression,
-    Log,
-    Progress,
-    PushedImage,
-    digest_file,
-    failure,
-    let_in,
-    proven,
-)
+from buildah.push import StoredImage, pushed_bytes
+from buildah.pushed import LayerCompression, Log, Progress, PushedImage, Sending, send
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.storage import layers_bytes
@@ -56,50 +45,28 @@ class BuiltImage:
 
         Layers of an index go as gzip: buildah 1.28 has no option for it.
         """
-        if len(self.images) > 1:
-            return await self._push_list(destination, registry, workspace, progress, log)
-        return await self.images[0].push(
-            destination,
-            registry,
-            workspace,
-            progress=progress,
-            log=log,
-            compression=compression,
-        )
-
-    async def _push_list(
-        self,
-        destination: ImageReference,
-        registry: Registry,
-        workspace: Workspace,
-        progress: Progress,
-        log: Log,
-    ) -> PushedImage:
-        total_bytes = 0
-        for image in self.images:
-            total_bytes += await anyio.to_thread.run_sync(layers_bytes, workspace, image.image_id)
-        meter = Meter(progress, total_bytes)
-        activity = FileActivity(workspace.tmp, LAYER_FILES)
-
-        def watch(pgid: int) -> None:
-            activity.scan(pgid)
-            if total_bytes:
-                meter.report((activity.written_bytes + activity.read_bytes) / 2 / total_bytes)
-
-        async with let_in(destination, registry, workspace) as access:
-            completed = await run(
-                [
-                    *("buildah", *workspace.storage_arguments, "manifest", "push", "--all"),
-                    *("--format=oci", f"--digestfile={digest_file(workspace)}", *access.arguments),
-                    *("--", self.list_name, f"docker://{destination}"),
-                ],
-                env=workspace.env,
-                on_line=log,
-                watch=watch,
-                secrets=access.secrets,
+        if len(self.images) == 1:
+            return await self.images[0].push(
+                destination,
+                registry,
+                workspace,
+                progress=progress,
+                log=log,
+                compression=compression,
             )
-        if completed.returncode:
-            raise await failure(completed, destination, registry, REACHING)
-        digest = await proven(destination, registry, workspace, "buildah", log)
-        meter.finish()
+        sizes = [
+            await anyio.to_thread.run_sync(layers_bytes, workspace, image.image_id)
+            for image in self.images
+        ]
+        sending = Sending(
+            lambda access: (
+                *("buildah", *workspace.storage_arguments, "manifest", "push", "--all"),
+                *("--format=oci", *access.arguments),
+            ),
+            self.list_name,
+            sum(sizes),
+            pushed_bytes(workspace),
+            REACHING,
+        )
+        digest = await send(sending, destination, registry, workspace, progress=progress, log=log)
         return PushedImage(digest, self.platforms)

@@ -7,23 +7,14 @@ Must not know: how the image came into the workspace, or who wants it there.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio.to_thread
 
-from buildah.command import run
 from buildah.diagnosis import REACHING
-from buildah.progress import FileActivity, Meter
-from buildah.pushed import (
-    LayerCompression,
-    Log,
-    Progress,
-    PushedImage,
-    digest_file,
-    failure,
-    let_in,
-    proven,
-)
+from buildah.progress import FileActivity
+from buildah.pushed import LayerCompression, Log, Progress, PushedImage, Sending, send
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.storage import layers_bytes
@@ -31,7 +22,7 @@ from buildah.workspace import Workspace
 
 # buildah writes each layer to tmp/N, and reads it back from there to compress and send it; newer
 # versions to tmp/container_images_N, which has lost its name by then.
-LAYER_FILES = re.compile(r"\d+|container_images_\d+( \(deleted\))?")
+_LAYER_FILES = re.compile(r"\d+|container_images_\d+( \(deleted\))?")
 
 
 @dataclass(frozen=True)
@@ -57,30 +48,26 @@ class StoredImage:
         of the storage, and wholly when it is compressed and sent. A layer that the registry has
         already is neither. buildah tries again by itself, three times, when the line breaks.
         """
-        total_bytes = await anyio.to_thread.run_sync(layers_bytes, workspace, self.image_id)
-        meter = Meter(progress, total_bytes)
-        activity = FileActivity(workspace.tmp, LAYER_FILES)
-
-        def watch(pgid: int) -> None:
-            activity.scan(pgid)
-            if total_bytes:
-                meter.report((activity.written_bytes + activity.read_bytes) / 2 / total_bytes)
-
-        async with let_in(destination, registry, workspace) as access:
-            completed = await run(
-                [
-                    *("buildah", *workspace.storage_arguments, "push"),
-                    *(f"--digestfile={digest_file(workspace)}", *access.arguments),
-                    *compression.arguments("--compression"),
-                    *("--", self.image_id, f"docker://{destination}"),
-                ],
-                env=workspace.env,
-                on_line=log,
-                watch=watch,
-                secrets=access.secrets,
-            )
-        if completed.returncode:
-            raise await failure(completed, destination, registry, REACHING)
-        digest = await proven(destination, registry, workspace, "buildah", log)
-        meter.finish()
+        sending = Sending(
+            lambda access: (
+                *("buildah", *workspace.storage_arguments, "push"),
+                *(*access.arguments, *compression.arguments("--compression")),
+            ),
+            self.image_id,
+            await anyio.to_thread.run_sync(layers_bytes, workspace, self.image_id),
+            pushed_bytes(workspace),
+            REACHING,
+        )
+        digest = await send(sending, destination, registry, workspace, progress=progress, log=log)
         return PushedImage(digest, (self.platform,))
+
+
+def pushed_bytes(workspace: Workspace) -> Callable[[int], int]:
+    """Tells what a process group of buildah read out of a storage, and sent, by half each."""
+    activity = FileActivity(workspace.tmp, _LAYER_FILES)
+
+    def moved_bytes(pgid: int) -> int:
+        activity.scan(pgid)
+        return (activity.written_bytes + activity.read_bytes) // 2
+
+    return moved_bytes

@@ -1,7 +1,7 @@
-"""What every way into a registry has in common: how layers travel, what arrived, what went wrong.
+"""What every way into a registry has in common: one program that pushes, its proof, its failures.
 
-Knows: the proof that a tag is what was pushed, the words of a registry that refuses.
-Must not know: which program pushed, or from where.
+Knows: running it, the proof that a tag is what was pushed, the words of a registry that refuses.
+Must not know: which program it is, or from where it pushes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 import anyio.to_thread
 
 from buildah.access import Access
-from buildah.command import Completed
+from buildah.command import Completed, run
 from buildah.diagnosis import Symptom, explain
 from buildah.errors import (
     BuildahError,
@@ -29,6 +29,7 @@ from buildah.errors import (
     ToolFailed,
 )
 from buildah.preflight import confine, preflight
+from buildah.progress import Meter
 from buildah.reference import ImageReference
 from buildah.registry import Registry, resolve
 from buildah.room import says_full
@@ -74,7 +75,7 @@ class ReadyImage(Protocol):
         log: Log,
         compression: LayerCompression,
     ) -> PushedImage:
-        """Push it, and see that the tag then is what was pushed.
+        """Push it; `confirm` tells whether the tag then is what was pushed.
 
         `progress` counts bytes of layers; one that the registry has already counts at the end.
 
@@ -86,9 +87,63 @@ class ReadyImage(Protocol):
         """
 
 
-def digest_file(workspace: Workspace) -> Path:
-    """Where a program is told to write the digest of what it pushed."""
-    return workspace.home / "digest"
+@dataclass(frozen=True)
+class Sending:
+    """A program that pushes: what it is told, and how far it is.
+
+    `command` makes of the access to a registry the command and its options; `source` is what the
+    program calls the image, seen from `cwd`. `moved_bytes` says how many of `total_bytes` (0: not
+    known) a process group has moved; it blocks for a moment.
+    """
+
+    command: Callable[[Access], Sequence[str]]
+    source: str
+    total_bytes: int
+    moved_bytes: Callable[[int], int]
+    symptoms: Sequence[Symptom]
+    cwd: Path | None = None
+
+
+async def send(
+    sending: Sending,
+    destination: ImageReference,
+    registry: Registry,
+    workspace: Workspace,
+    *,
+    progress: Progress,
+    log: Log,
+) -> str:
+    """Push, and return the digest that the program says it pushed.
+
+    Raises:
+        RegistryError: the registry did not take it, or would send us elsewhere.
+        ArchiveError, StorageFull, ToolError: as `ReadyImage.push`.
+    """
+    meter = Meter(progress, sending.total_bytes)
+    digest_file = workspace.home / "digest"
+
+    def watch(pgid: int) -> None:
+        moved_bytes = sending.moved_bytes(pgid)
+        if sending.total_bytes:
+            meter.report(moved_bytes / sending.total_bytes)
+
+    async with let_in(destination, registry, workspace) as access:
+        command = [*sending.command(access), f"--digestfile={digest_file}"]
+        completed = await run(
+            [*command, "--", sending.source, f"docker://{destination}"],
+            env=workspace.env,
+            cwd=sending.cwd,
+            on_line=log,
+            watch=watch,
+            secrets=access.secrets,
+        )
+    if completed.returncode:
+        raise await failure(completed, destination, registry, sending.symptoms)
+    digest = (await anyio.to_thread.run_sync(digest_file.read_text)).strip()
+    if not _DIGEST.fullmatch(digest):
+        raise ToolFailed(f"Pushing {destination}: {command[0]} named the digest {digest[:80]!r}.")
+    meter.finish()
+    return digest
 
 
 @contextlib.asynccontextmanager
@@ -106,32 +161,25 @@ async def let_in(
         yield access
 
 
-async def proven(
-    destination: ImageReference, registry: Registry, workspace: Workspace, program: str, log: Log
-) -> str:
-    """The digest that a program says it pushed; the tag in the registry is just that.
+async def confirm(destination: ImageReference, registry: Registry, digest: str, log: Log) -> None:
+    """See that the tag in the registry is what was pushed. It can be asked again and again.
 
     Raises:
-        RegistryConflict: it is something else by now.
+        RegistryConflict: it is something else.
         RegistryError: the registry does not know the tag, or cannot be asked.
-        ToolFailed: the program named none.
     """
     operation = f"Pushing {destination}"
-    digest = (await anyio.to_thread.run_sync(digest_file(workspace).read_text)).strip()
-    if not _DIGEST.fullmatch(digest):
-        raise ToolFailed(f"{operation}: {program} named the digest {digest[:80]!r}.")
     try:
         found = await resolve(destination, registry)
     except RegistryForbidden as error:
         # Harbor may let nobody pull what it has not scanned yet, or give a robot account no right
         # to pull. It took the image all the same.
         log(f"not read back: {error.message}")
-        return digest
+        return
     if found is None:
         raise RegistryError(f"{operation}: the registry took {digest} and does not know the tag.")
     if found != digest:
         raise RegistryConflict(f"{operation}: {digest} was pushed, and the tag is {found} now.")
-    return digest
 
 
 async def failure(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from buildah.errors import BuildahError
-from buildah.pushed import LayerCompression
+from buildah.errors import BuildahError, RegistryConflict
+from buildah.pushed import LayerCompression, confirm
 from buildah.workspace import Workspace
 from hooks.admission import Admission
 from hooks.job import Job
@@ -35,6 +35,9 @@ class PushImage:
     async def run(self, context: StepContext) -> None:
         """Push what is not there yet: an attempt before this one may have come half way.
 
+        A result is noted before it is read back, so that the next attempt asks the registry again
+        instead of finding its own tag in the way.
+
         Raises:
             StepSkipped: nothing was to be pushed.
             StepFailed: a destination is not allowed any more, or its tag was taken meanwhile.
@@ -47,19 +50,21 @@ class PushImage:
             context.document.note(FOUND)
             return
         progress = _Progress(context.report)
-        pushed = {result.image for result in context.document.record.results}
+        known = {result.image: result for result in context.document.record.results}
         for number, shipment in enumerate(context.shipments, 1):
-            if str(shipment.destination) not in pushed:
-                if len(context.shipments) > 1:
-                    counted = f"image {number} of {len(context.shipments)}"
-                    context.document.note(f"{counted}: {shipment.destination}")
-                await self._push(context, workspace, shipment, progress)
+            if len(context.shipments) > 1:
+                counted = f"image {number} of {len(context.shipments)}"
+                context.document.note(f"{counted}: {shipment.destination}")
+            result = known.get(str(shipment.destination))
+            if result is None:
+                result = await self._push(context, workspace, shipment, progress)
+            await self._confirm(context, shipment, result)
         if len(context.shipments) > 1:
             context.document.note(f"{len(context.shipments)} images pushed")
 
     async def _push(
         self, context: StepContext, workspace: Workspace, shipment: Shipment, progress: _Progress
-    ) -> None:
+    ) -> ImageResult:
         destination = shipment.destination
         await check_destination(self._admission, destination)
         pushed = await shipment.image.push(
@@ -73,6 +78,17 @@ class PushImage:
         progress.next()
         result = ImageResult(str(destination), pushed.digest, pushed.platforms)
         context.document.add(result=result)
+        return result
+
+    async def _confirm(self, context: StepContext, shipment: Shipment, result: ImageResult) -> None:
+        destination = shipment.destination
+        registry = self._admission.registry(destination)
+        try:
+            await confirm(destination, registry, result.digest, context.log)
+        except RegistryConflict:
+            others = [one for one in context.document.record.results if one != result]
+            context.document.keep_results(others)
+            raise
 
     def _compression_of(self, job: Job) -> LayerCompression:
         """What its sender asked for; a level of the settings holds for their own format only."""

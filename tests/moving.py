@@ -14,7 +14,14 @@ from buildah.engine import ENGINES, ready_images
 from buildah.opening import open_archive
 from buildah.progress import Meter
 from buildah.push import StoredImage
-from buildah.pushed import LayerCompression, Log, Progress, PushedImage, ReadyImage
+from buildah.pushed import (
+    LayerCompression,
+    Log,
+    Progress,
+    PushedImage,
+    ReadyImage,
+    confirm,
+)
 from buildah.reference import ImageReference
 from buildah.registry import Registry
 from buildah.workspace import Workspace
@@ -50,8 +57,8 @@ async def push(
     progress: Progress,
     log: Log,
 ) -> PushedImage:
-    """Push it, with gzip."""
-    return await image.push(
+    """Push it, with gzip, and see that it is there."""
+    pushed = await image.push(
         destination,
         registry,
         workspace,
@@ -59,3 +66,5 @@ async def push(
         log=log,
         compression=LayerCompression(),
     )
+    await confirm(destination, registry, pushed.digest, log)
+    return pushed
