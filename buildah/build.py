@@ -32,18 +32,17 @@ from buildah.context import Context
 from buildah.environment import NOTHING, tool_environment
 from buildah.errors import (
     BaseImageRefused,
-    BuildahError,
-    BuildError,
     BuildTimedOut,
     BuildTooBig,
     ToolFailed,
 )
+from buildah.growth import bounded, used_bytes
 from buildah.platforms import this_platform
 from buildah.push import StoredImage
 from buildah.pushed import Log
 from buildah.removal import remove_tree
 from buildah.sandbox import BuildIds, build_ids, entering, refuse_unsafe, sandboxed
-from buildah.sizes import GIB, KIB
+from buildah.sizes import GIB
 from buildah.transcript import Transcript
 from buildah.workspace import Workspace
 
@@ -57,7 +56,6 @@ _MEASURE_SECONDS = 1.0
 _FREE_INODES = 0.02
 
 _IMAGE_ID = re.compile(r"sha256:([0-9a-f]{64})")
-_DU = re.compile(r"(\d+)\s")
 _STEP = re.compile(r"STEP \d+/\d+: .*")
 # Without CAP_SYS_CHROOT no step leaves its directory.
 _CONFINEMENT = ("--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT", "--http-proxy=false")
@@ -126,21 +124,12 @@ class _Build:
         self._directory = workspace.directory / _DIRECTORY
         self._list_name = f"localhost/build-{secrets.token_hex(8)}"
         self._entering = entering()
-        self._refusal: BuildError | None = None
 
     async def within_size(self) -> BuiltImage:
         """Build, and stop as soon as it takes too much disk."""
-        images: list[StoredImage] = []
-        failure: BuildahError | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._hold_size, tasks.cancel_scope)
-            try:
-                images = await self._for_each_platform()
-            except BuildahError as error:
-                failure = error
-            tasks.cancel_scope.cancel()
-        if self._refusal or failure:
-            raise self._refusal or failure  # type: ignore[misc]
+        images = await bounded(
+            self._for_each_platform, self._check_size, every_seconds=_MEASURE_SECONDS
+        )
         return BuiltImage(tuple(images), self._list_name)
 
     async def _for_each_platform(self) -> list[StoredImage]:
@@ -238,28 +227,16 @@ class _Build:
         if step := _STEP.search(line):
             self._note(step[0])
 
-    async def _hold_size(self, scope: anyio.CancelScope) -> None:
-        """Look again and again how much disk the workspace has; end the scope if it is too much."""
+    async def _check_size(self) -> None:
         limit_bytes, directory = self._options.size_bytes, self._workspace.directory
-        while True:
-            # As whoever may look into directories of the build's own users.
-            completed = await run(
-                [*self._entering, "du", "-sk", str(directory)],
-                env=self._workspace.env,
-                on_line=lambda line: logger.debug("du: %s", line),
+        taken_bytes = await used_bytes(directory, self._workspace.env)
+        if taken_bytes > limit_bytes:
+            raise BuildTooBig(
+                f"{_OPERATION}: it takes {taken_bytes} bytes of disk, at most {limit_bytes} are "
+                "allowed."
             )
-            found = _DU.match(completed.stdout.decode(errors="replace"))
-            used_bytes = int(found[1]) * KIB if found else 0
-            if used_bytes > limit_bytes:
-                self._refusal = BuildTooBig(
-                    f"{_OPERATION}: it takes {used_bytes} bytes of disk, at most {limit_bytes} "
-                    "are allowed."
-                )
-            elif await anyio.to_thread.run_sync(_inodes_run_out, directory):
-                self._refusal = BuildTooBig(f"{_OPERATION}: it makes more files than there may be.")
-            if self._refusal:
-                scope.cancel()
-            await anyio.sleep(_MEASURE_SECONDS)
+        if await anyio.to_thread.run_sync(_inodes_run_out, directory):
+            raise BuildTooBig(f"{_OPERATION}: it makes more files than there may be.")
 
 
 def _limits() -> Iterator[str]:

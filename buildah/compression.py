@@ -7,7 +7,6 @@ Must not know: what the bytes mean, or who wants them.
 from __future__ import annotations
 
 import bz2
-import gzip
 import lzma
 import sys
 import zlib
@@ -25,7 +24,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-_READ_BYTES = 256 * KIB
+_READ_BYTES = 64 * KIB
 # An archive of a hundred megabytes of zeros is honest, one of a hundred gigabytes is an attack: a
 # megabyte of gzip can grow to a gigabyte, one of zstd to thirty.
 _FREE_BYTES = GIB
@@ -33,6 +32,8 @@ _HIGHEST_RATIO = 200
 _HIGHEST_BYTES = 1024 * GIB
 # xz's strongest preset needs 65 MiB, zstd's 128; a file can ask for gigabytes.
 _XZ_BYTES = 128 * MIB
+# A frame without bytes moves nothing: of gigabytes of them, one read would take hours.
+_EMPTY_FRAMES = 1000
 _ZSTD_WINDOW_LOG = 27
 
 
@@ -117,6 +118,28 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
+class _Gzip:
+    """zlib's decompressor in the form that the others have."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.eof and not self._inner.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
 class _Frames:
     """Streams one after the other, with a cap on memory that the libraries' own files lack."""
 
@@ -126,10 +149,13 @@ class _Frames:
         self._frame = fresh()
         self._left = b""
         self._between = False
+        self._gave = False
+        self._empty = 0
 
     def read(self, size: int, /) -> bytes:
         while True:
             if self._frame.eof:
+                self._count_empty()
                 self._left = self._frame.unused_data or self._packed.read(_READ_BYTES)
                 # Between streams there may be zeros.
                 self._left = self._left.lstrip(b"\0")
@@ -138,14 +164,26 @@ class _Frames:
                 self._left = self._packed.read(_READ_BYTES)
                 if self._between:
                     self._left = self._left.lstrip(b"\0")
-            if not self._left and self._frame.needs_input:
-                if self._between:
-                    return b""
-                raise EOFError
+            ended = not self._left and self._frame.needs_input
+            if ended and self._between:
+                return b""
+            # At the end too: it may have kept something back.
             chunk = self._frame.decompress(self._left, size)
             self._left, self._between = b"", False
             if chunk:
+                self._gave = True
                 return chunk
+            if ended and not self._frame.eof:
+                raise EOFError
+
+    def _count_empty(self) -> None:
+        self._empty += not self._gave
+        self._gave = False
+        if self._empty > _EMPTY_FRAMES:
+            raise ArchiveInvalid(
+                f"Unpacking the archive: it has more than {_EMPTY_FRAMES} empty frames.",
+                hint="Send it uncompressed.",
+            )
 
 
 def _xz() -> _Decompressor:
@@ -159,8 +197,8 @@ def _zstd() -> _Decompressor:
 
 _READERS: dict[Compression, Callable[[IO[bytes]], _Stream]] = {
     Compression.NONE: lambda packed: packed,
-    Compression.GZIP: lambda packed: gzip.GzipFile(fileobj=packed),
-    Compression.BZIP2: bz2.BZ2File,
+    Compression.GZIP: lambda packed: _Frames(packed, _Gzip),
+    Compression.BZIP2: lambda packed: _Frames(packed, bz2.BZ2Decompressor),
     Compression.XZ: lambda packed: _Frames(packed, _xz),
     Compression.ZSTD: lambda packed: _Frames(packed, _zstd),
 }
@@ -172,7 +210,7 @@ def _damage_worded() -> Iterator[None]:
         yield
     except EOFError as error:
         raise ArchiveTruncated("Unpacking the archive: it ends too early.") from error
-    except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstd.ZstdError) as error:
+    except (zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
         raise ArchiveCorrupt(f"Unpacking the archive: it is damaged ({error}).") from error
     except OSError as error:
         if error.errno is not None:

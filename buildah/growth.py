@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import anyio
 
 from buildah.command import run
 from buildah.errors import BuildahError
+from buildah.sandbox import entering
 from buildah.sizes import KIB
 
 logger = logging.getLogger(__name__)
@@ -27,30 +28,20 @@ _USED = re.compile(rb"(\d+)\s")
 
 async def bounded(
     work: Callable[[], Awaitable[Result]],
-    directory: Path,
+    check: Callable[[], Awaitable[None]],
     *,
-    limit_bytes: int,
-    refuse: Callable[[int], BuildahError],
-    env: Mapping[str, str],
-    entering: Sequence[str] = (),
     every_seconds: float = 2.0,
 ) -> Result:
-    """What the work comes to, unless the directory holds more than the limit meanwhile.
+    """What the work comes to, unless `check` refuses what it takes meanwhile.
 
-    It is looked at again and again, and at the end, so it may hold more for a moment. `entering` is
-    the command that may look into all of it, where we may not.
+    It is looked at again and again, and at the end, so it may take more for a moment.
 
     Raises:
-        BuildahError: what `refuse` makes of the bytes that are used; or the work's own.
+        BuildahError: what `check` raises; or the work's own.
     """
     results: list[Result] = []
     failure: BuildahError | None = None
     async with anyio.create_task_group() as tasks:
-
-        async def check() -> None:
-            used_bytes = await _used(directory, env, entering)
-            if used_bytes > limit_bytes:
-                raise refuse(used_bytes)
 
         async def watch() -> None:
             nonlocal failure
@@ -74,12 +65,15 @@ async def bounded(
     return results[0]
 
 
-async def _used(directory: Path, env: Mapping[str, str], entering: Sequence[str]) -> int:
-    completed = await run(
-        [*entering, "du", "-sk", str(directory)],
-        env=env,
-        # Files go while it looks.
-        on_line=lambda line: logger.debug("du: %s", line),
-    )
-    found = _USED.match(completed.stdout)
-    return int(found[1]) * KIB if found else 0
+async def used_bytes(directory: Path, env: Mapping[str, str]) -> int:
+    """What a directory holds now, also in what belongs to our subordinate users."""
+    for enter in dict.fromkeys((entering(), ())):
+        completed = await run(
+            [*enter, "du", "-sk", str(directory)],
+            env=env,
+            # Files go while it looks.
+            on_line=lambda line: logger.debug("du: %s", line),
+        )
+        if found := _USED.match(completed.stdout):
+            return int(found[1]) * KIB
+    return 0

@@ -46,7 +46,7 @@ def single_out(shared: Path, digest: str, directory: Path) -> None:
 
 def _row_of(shared: Path, digest: str) -> dict[str, Any]:
     rows = json.loads((shared / "index.json").read_bytes())["manifests"]
-    found: dict[str, Any] = next(row for row in rows if row["digest"] == digest)
+    found: dict[str, Any] = next(row for row in rows if row.get("digest") == digest)
     return found
 
 

@@ -13,7 +13,7 @@ from buildah.command import Completed, run
 from buildah.compression import allowed_bytes
 from buildah.diagnosis import LOADING, explain
 from buildah.errors import ArchiveCorrupt, ArchiveInvalid, ToolFailed
-from buildah.growth import bounded
+from buildah.growth import bounded, used_bytes
 from buildah.progress import FileActivity, Share
 from buildah.push import StoredImage
 from buildah.pushed import Log
@@ -55,15 +55,19 @@ async def load(
             watch=watch,
         )
 
-    completed = await bounded(
-        pull,
-        workspace.root,
-        limit_bytes=allowed_bytes(image.stored_bytes),
-        refuse=lambda used_bytes: ArchiveInvalid(
-            f"{_OPERATION}: layers of {image.stored_bytes} bytes grow to more than {used_bytes}."
-        ),
-        env=workspace.env,
-    )
+    # Images that were loaded before are in the same storage.
+    before_bytes = await used_bytes(workspace.root, workspace.env)
+    limit_bytes = allowed_bytes(image.stored_bytes) * _trees(image, workspace)
+
+    async def check() -> None:
+        grown_bytes = await used_bytes(workspace.root, workspace.env) - before_bytes
+        if grown_bytes > limit_bytes:
+            raise ArchiveInvalid(
+                f"{_OPERATION}: layers of {image.stored_bytes} bytes grow to more than "
+                f"{limit_bytes}."
+            )
+
+    completed = await bounded(pull, check)
     if completed.returncode:
         raise explain(_OPERATION, completed, LOADING)
     image_id = completed.stdout.decode(errors="replace").strip()
@@ -74,3 +78,8 @@ async def load(
             f"{_OPERATION}: its list says {image.image_id}, what was loaded is {image_id}."
         )
     return StoredImage(image_id, image.platforms[0])
+
+
+def _trees(image: ArchivedImage, workspace: Workspace) -> int:
+    """How often a storage may hold an image: with vfs each layer holds all that is below it."""
+    return len(image.layers) if workspace.storage_driver == "vfs" and image.layers else 1

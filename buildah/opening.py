@@ -21,6 +21,7 @@ from buildah.contents import Contents, Image
 from buildah.index import single_out
 from buildah.progress import Share, Span, part
 from buildah.removal import remove_tree
+from buildah.reservation import reserve
 from buildah.sizes import GIB
 from buildah.tar import Entry
 from buildah.unpacking import decompress, unpack_layout
@@ -126,18 +127,17 @@ async def open_archive(archive: Path, workspace: Workspace, share: Share) -> Ope
         ArchiveError: it is none, or nothing in it can be told; the subclass says why.
         StorageFull: there is no room in the workspace.
     """
-    return await anyio.to_thread.run_sync(
-        _open, archive, workspace.directory / _SOURCE, part(share, 0, DECOMPRESSED)
-    )
+    return await anyio.to_thread.run_sync(_open, archive, workspace, part(share, 0, DECOMPRESSED))
 
 
-def _open(archive: Path, directory: Path, share: Share) -> OpenedArchive:
+def _open(archive: Path, workspace: Workspace, share: Share) -> OpenedArchive:
+    directory = workspace.directory / _SOURCE
     remove_tree(directory)
     directory.mkdir(mode=0o700)
     kind, plain = compression(archive), archive.resolve()
     if kind is not Compression.NONE:
         plain = directory / _PLAIN
-        decompress(archive, plain, kind, share)
+        decompress(archive, plain, kind, share, lambda more_bytes: reserve(workspace, more_bytes))
     (directory / _LINK).symlink_to(plain)
     contents = inspect(plain)
     size_bytes = archive.stat().st_size

@@ -26,7 +26,7 @@ _DIGITS = 20
 
 
 def reserve(workspace: Workspace, needed_bytes: int) -> None:
-    """Count on so much room from now on, as long as the workspace is open. Blocking.
+    """Count on so much more room than was taken by now, as long as the workspace is open. Blocking.
 
     Raises:
         StorageFull: there is not so much, or other jobs count on it.
@@ -42,7 +42,8 @@ def reserve(workspace: Workspace, needed_bytes: int) -> None:
                 f"{free_bytes} bytes are free{others}.",
                 hint="Free disk space (`tusboat gc` removes what is expired), then try again.",
             )
-        os.pwrite(workspace.lock_descriptor, f"{needed_bytes:<{_DIGITS}}".encode(), 0)
+        total_bytes = _taken(workspace.directory) + needed_bytes
+        os.pwrite(workspace.lock_descriptor, f"{total_bytes:<{_DIGITS}}".encode(), 0)
 
 
 @contextmanager

@@ -23,22 +23,30 @@ from pathlib import Path
 
 from anyio import from_thread
 
-from buildah.catalog import tar_worded
+from buildah.catalog import catalog
 from buildah.compression import Compression, Unpacked
 from buildah.errors import ArchiveTruncated, StorageFull
 from buildah.sizes import MIB
-from buildah.tar import Entry, entries
+from buildah.tar import Entry
 
 _CHUNK_BYTES = MIB
 _STEP_BYTES = 16 * MIB
+_RESERVED_BYTES = 256 * MIB
 
-_LAYOUT_FILE = re.compile(r"oci-layout|index\.json|blobs/[a-z0-9]+/[0-9a-f]{32,128}")
+_LAYOUT_FILE = re.compile(r"oci-layout|index\.json|blobs/sha(256|384|512)/[0-9a-f]{64,128}")
 
 
 def decompress(
-    source: Path, target: Path, kind: Compression, report: Callable[[float], None]
+    source: Path,
+    target: Path,
+    kind: Compression,
+    report: Callable[[float], None],
+    reserve: Callable[[int], None],
 ) -> None:
     """Write the uncompressed archive to `target`; `report` gets the share that is done.
+
+    Nobody knows how large it is going to be: `reserve` is asked for the next bytes, again and
+    again.
 
     Raises:
         ArchiveTruncated: the compressed file ends too early.
@@ -49,8 +57,13 @@ def decompress(
     packed_bytes = source.stat().st_size
     with _room_worded(), source.open("rb") as packed, target.open("xb") as out:
         unpacked = Unpacked(packed, kind, packed_bytes)
+        reserved_bytes = 0
         while chunk := unpacked.read(_CHUNK_BYTES):
             from_thread.check_cancelled()
+            if out.tell() + len(chunk) > reserved_bytes:
+                out.flush()
+                reserve(_RESERVED_BYTES)
+                reserved_bytes = out.tell() + _RESERVED_BYTES
             out.write(chunk)
             report(packed.tell() / packed_bytes)
 
@@ -58,19 +71,31 @@ def decompress(
 def unpack_layout(archive: Path, directory: Path, report: Callable[[float], None]) -> None:
     """Write the files of an OCI layout to a new directory; whatever else is in the tar stays out.
 
+    A link is what it leads to, as for the look before; of many to one file, one is a copy.
+
     Raises:
         ArchiveInvalid: it is not a tar.
         StorageFull: there is no room for it.
     """
     directory.mkdir(mode=0o700)
     size = archive.stat().st_size
-    with _room_worded(), tar_worded(), archive.open("rb") as source:
-        for entry in entries(source.fileno()):
-            if entry.regular and _LAYOUT_FILE.fullmatch(entry.name):
-                target = directory / entry.name
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if not target.exists():
-                    _copy(source.fileno(), entry, target, lambda done: report(done / size))
+    copies: dict[Entry, Path] = {}
+    with (
+        _room_worded(),
+        catalog(archive, Compression.NONE) as table,
+        archive.open("rb") as source,
+    ):
+        for name in filter(_LAYOUT_FILE.fullmatch, table.entries):
+            entry = table.find(name)
+            if entry is None:
+                continue
+            target = directory / name
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if entry in copies:
+                target.symlink_to(copies[entry])
+            else:
+                _copy(source.fileno(), entry, target, lambda done: report(done / size))
+                copies[entry] = target
 
 
 def _copy(source: int, entry: Entry, target: Path, report: Callable[[int], None]) -> None:

@@ -80,6 +80,8 @@ class LoadImage:
         order = Order(job.image, self._admission.default_repository, job.ref, job.allow_partial)
         if order.image is None and not order.default_repository:
             await self._look(context, meter.report)
+            # What an earlier run pushed is no reason to let go of an archive that is to be kept.
+            context.document.keep_results([])
             raise StepSkipped(NO_IMAGE)
         if context.workspace is None:
             context.workspace = await anyio.to_thread.run_sync(self._open_workspace, job.id)

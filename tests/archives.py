@@ -116,12 +116,17 @@ def write_several_images(
     path: Path, tags: Sequence[str], *, sizes: Sequence[int] = (16 * KIB,)
 ) -> Archive:
     """A docker archive with one image for each tag; the id is the first one's."""
-    images = [_image(_layers(sizes, tag)) for tag in tags]
+    return write_images(path, dict.fromkeys(tags, sizes))
+
+
+def write_images(path: Path, sizes: Mapping[str, Sequence[int]]) -> Archive:
+    """A docker archive with an image for each tag, and layers of these sizes."""
+    images = [_image(_layers(its, tag)) for tag, its in sizes.items()]
     with path.open("wb") as out:
         for image in images:
             _write_docker_image(out, image)
-        _write_docker_manifest(out, list(zip(images, tags, strict=True)))
-    return Archive(path, images[0].image_id, tags[0])
+        _write_docker_manifest(out, list(zip(images, sizes, strict=True)))
+    return Archive(path, images[0].image_id, next(iter(sizes)))
 
 
 def write_oci_archive(

@@ -23,6 +23,7 @@ from tests.archives import (
     write_several_images,
 )
 from tests.conftest import Serve
+from tests.harbor import Harbor, Saying
 from tests.journeys import ended, nothing_left, row, upload_by_tuspy
 from tests.live import LiveServer, run_tusboat, wait_until
 from tests.raw import TUS, ask, metadata, status
@@ -310,6 +311,58 @@ def test_what_was_pushed_before_a_failure_is_not_in_the_way_of_its_retry(
     again = ended(server, upload)
     assert again["error"]["code"] == "archive_corrupt", again
     assert again["results"] == first["results"]
+
+
+def test_what_is_only_kept_is_kept_whatever_was_pushed_of_it_once(
+    serve: Serve, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """One of two images arrived; then the operator took the default place away."""
+    settings = {"registries": [row(registry)], "engine": "skopeo"}
+    place = f"{registry.host}/once"
+    server = serve(default_repository=place, data_dir=tmp_path / "data", **settings)
+    archive = write_several_images(tmp_path / "a", ["a/x:1", "b/y:2"], sizes=[MIB])
+    data = bytearray(archive.path.read_bytes())
+    data[len(data) * 3 // 4] ^= 0xFF
+    archive.path.write_bytes(data)
+    upload = upload_by_tuspy(server, archive.path, {"filename": "a"})
+    first = ended(server, upload)
+    assert (first["status"], len(first["results"])) == ("failed", 1), first
+    server.stop()
+
+    server = serve(data_dir=tmp_path / "data", **settings)
+    assert ask(server.port, "POST", f"/api/uploads/{first['id']}/retry").status == 202
+    wait_until(lambda: status(server.port, upload)["updated_at"] > first["updated_at"])
+    again = ended(server, upload)
+    assert (again["status"], again["results"]) == ("done", []), again
+    assert (server.data_dir / "uploads" / first["id"]).read_bytes() == bytes(data)
+
+
+def test_a_push_that_cannot_be_read_back_at_once_is_not_in_its_own_way(
+    serve: Serve, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """With tags that may not move: the next attempt finds its own tag, and is content with it."""
+    archive = write_docker_archive(tmp_path / "a", [MIB], seed="read back")
+    away = Saying("GET", r"/manifests/", 503)
+    with Harbor(registry.port) as front:
+
+        def answered(method: str, path: str) -> None:
+            if method == "PUT" and "/manifests/" in path:
+                front.sayings.append(away)
+
+        front.answered = answered
+        server = serve(registries=[{"host": front.host, "plain_http": True}], overwrite="refuse")
+        upload = upload_by_tuspy(server, archive.path, {"image": f"{front.host}/back/app:1"})
+        wait_until(lambda: bool(status(server.port, upload)["results"]), seconds=90)
+        wait_until(lambda: "trying again" in messages(server, upload), seconds=30)
+        front.sayings.remove(away)
+        document = ended(server, upload)
+    assert document["status"] == "done", document
+    assert len(document["results"]) == 1
+    assert [method for method, path in front.requests if "/manifests/1" in path].count("PUT") == 1
+
+
+def messages(server: LiveServer, upload: str) -> str:
+    return " ".join(step["message"] for step in status(server.port, upload)["steps"])
 
 
 def test_names_that_are_no_text_are_shown_all_the_same(serve: Serve, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from buildah.reference import ImageReference
 from buildah.selection import Order, choose
 from buildah.workspace import Workspace
 from tests.archives import (
+    KIB,
     MIB,
     Archive,
     write_containerd,
@@ -35,6 +37,7 @@ from tests.archives import (
     write_docker_archive,
     write_docker_from_25,
     write_docker_up_to_24,
+    write_images,
     write_oci_archive,
     write_regctl,
     write_several_images,
@@ -351,3 +354,97 @@ def write_layout(tar: tarfile.TarFile, config: bytes, layer: bytes) -> None:
     row = blob("manifest.v1+json", json.dumps(manifest).encode())
     add_file(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [row]}).encode())
     add_file(tar, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+
+
+@pytest.mark.parametrize("order", [["x/large:1", "y/small:2"], ["y/small:2", "x/large:1"]])
+async def test_a_small_image_may_come_before_or_after_a_large_one(
+    order: list[str],
+    workspace: Workspace,
+    plain_registry: RunningRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a storage held before is none of the next image's growth."""
+    monkeypatch.setattr(compression, "_FREE_BYTES", MIB)
+    sizes = {"x/large:1": [24 * MIB], "y/small:2": [1000]}
+    archive = write_images(tmp_path / "a", {tag: sizes[tag] for tag in order})
+    pushed = await Journey("buildah", workspace, plain_registry).run(archive.path)
+    assert len(pushed) == 2
+
+
+def rewritten(archive: Path, change: Callable[[tarfile.TarFile, str, bytes], object]) -> None:
+    """The same archive, each of its entries written by `change`."""
+    with tarfile.open(archive) as tar:
+        files = {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+    with tarfile.open(archive, "w") as tar:
+        for name, data in files.items():
+            change(tar, name, data)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+async def test_a_blob_may_be_a_link_to_another_entry(
+    kind: bytes, journey: Journey, tmp_path: Path
+) -> None:
+    """So tar writes a layout in which files are linked to each other."""
+    archive = write_oci_archive(tmp_path / "a", [MIB])
+
+    def link(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+        if len(data) > MIB:
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            elsewhere = f"blobs/sha256/{'f' * 64}"
+            entry.linkname = elsewhere if kind == tarfile.LNKTYPE else "f" * 64
+            tar.addfile(entry)
+            name = elsewhere
+        add_file(tar, name, data)
+
+    rewritten(archive.path, link)
+    await journey.run(archive.path)
+    assert journey.registry.config_digest(journey.name) == archive.image_id
+
+
+async def test_what_a_layout_says_beside_its_image_does_no_harm(
+    journey: Journey, tmp_path: Path
+) -> None:
+    """An attestation that names nothing, a folder whose name no file system takes."""
+    archive = write_oci_archive(tmp_path / "a")
+
+    def worsen(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+        if name == "index.json":
+            index = json.loads(data)
+            about = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+            data = json.dumps({**index, "manifests": [about, *index["manifests"]]}).encode()
+            add_file(tar, f"blobs/{'a' * 300}/{'0' * 64}", b"x")
+        add_file(tar, name, data)
+
+    rewritten(archive.path, worsen)
+    await journey.run(archive.path)
+    assert journey.registry.config_digest(journey.name) == archive.image_id
+
+
+async def test_many_layers_in_vfs_are_no_bomb(
+    plain_registry: RunningRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There each layer holds the files of all that are below it, once more."""
+    monkeypatch.setattr(compression, "_FREE_BYTES", MIB)
+    layers = []
+    for number in range(8):
+        plain = io.BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as tar:
+            add_file(tar, f"file{number}", os.urandom(8 * KIB) + bytes(MIB))
+        layers.append(plain.getvalue())
+    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": rootfs}).encode()
+    image_id = hashlib.sha256(config).hexdigest()
+    names = [f"{number}.tar.gz" for number in range(len(layers))]
+    with tarfile.open(tmp_path / "a", "w") as tar:
+        for name, layer in zip(names, layers, strict=True):
+            add_file(tar, name, gzip.compress(layer))
+        add_file(tar, f"{image_id}.json", config)
+        listed = [{"Config": f"{image_id}.json", "RepoTags": ["a:1"], "Layers": names}]
+        add_file(tar, "manifest.json", json.dumps(listed).encode())
+    with Workspace.open(tmp_path / "jobs", JOB, storage_driver="vfs") as workspace:
+        journey = Journey("buildah", workspace, plain_registry)
+        await journey.run(tmp_path / "a")
+    assert plain_registry.config_digest(journey.name) == image_id

@@ -293,6 +293,20 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     assert refused.value.hint == "Send it uncompressed."
 
 
+@pytest.mark.parametrize("packed", ["gzip", "bzip2", "xz", "zstd"])
+def test_frames_without_bytes_are_refused_before_they_cost_hours(
+    tmp_path: Path, packed: str
+) -> None:
+    one = PACKED[packed][1](b"")
+    (tmp_path / "a").write_bytes(one * 2000)
+    with pytest.raises(ArchiveInvalid, match="1000 empty frames") as refused:
+        inspect(tmp_path / "a")
+    assert refused.value.hint == "Send it uncompressed."
+    data = write_docker_archive(tmp_path / "b").path.read_bytes()
+    (tmp_path / "b").write_bytes(one * 900 + PACKED[packed][1](data) + one * 90)
+    assert len(inspect(tmp_path / "b").images) == 1
+
+
 def test_an_xz_that_asks_for_gigabytes_of_memory_is_refused(tmp_path: Path) -> None:
     data = write_docker_archive(tmp_path / "a").path.read_bytes()
     packed = bytearray(lzma.compress(data))

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from buildah import unpacking
 from buildah.errors import StorageFull
+from buildah.opening import open_archive
 from buildah.reservation import reserve
 from buildah.workspace import Workspace, sweep_workspaces
+from tests.archives import write_docker_archive, write_gzipped
 from tests.failures import tiny_disk
 from tests.live import ROOT, wait_until
 
@@ -108,3 +111,33 @@ def test_of_many_at_once_as_many_begin_as_there_is_room_for(tmp_path: Path) -> N
             workspace.close()
         assert sum(begun) == room
         wait_until(lambda: sweep_workspaces(jobs) == [])
+
+
+def test_what_was_taken_before_is_no_part_of_what_is_needed(tmp_path: Path) -> None:
+    """An archive that was decompressed first still needs all that its images are going to take."""
+    with tiny_disk(tmp_path / "disk", "64m") as disk:
+        jobs = disk / "jobs"
+        with opened(jobs, "first") as first, opened(jobs, "second") as second:
+            (first.tmp / "plain").write_bytes(os.urandom(20 * MIB))
+            reserve(first, 30 * MIB)
+            with pytest.raises(StorageFull):
+                reserve(second, 20 * MIB)
+            reserve(second, 10 * MIB)
+
+
+@pytest.mark.anyio
+async def test_decompressing_takes_no_room_that_others_count_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "_RESERVED_BYTES", 8 * MIB)
+    archive = write_docker_archive(tmp_path / "a", [30 * MIB])
+    packed = write_gzipped(tmp_path / "packed", archive.path)
+    with tiny_disk(tmp_path / "disk", "64m") as disk:
+        jobs = disk / "jobs"
+        with opened(jobs, "first") as first, opened(jobs, "second") as second:
+            reserve(first, 48 * MIB)
+            with pytest.raises(StorageFull, match="for other jobs"):
+                await open_archive(packed, second, lambda _: None)
+            taken = sum(one.stat().st_size for one in second.directory.rglob("plain"))
+            assert taken <= 16 * MIB
+            (first.tmp / "layer").write_bytes(os.urandom(40 * MIB))
