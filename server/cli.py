@@ -26,7 +26,8 @@ from server.auth import Callers, check_listening
 from server.checkup.check import Start
 from server.client.commands import app as client_app
 from server.logs import configure
-from server.settings import Settings, SettingsError, load, rows, table
+from server.settings import Settings, SettingsError, load
+from server.settings_table import rows, table
 
 if TYPE_CHECKING:
     from hooks.retention import Collected

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from server.setting_types import LegacyDialectRow, RegistryRow, check_path
 
 GIB = 2**30
 GZIP_LEVELS = 9
@@ -33,52 +31,6 @@ ENVIRONMENT_PREFIX = "TUSBOAT_"
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, its value's fault and where it came from."""
-
-
-class RegistryRow(BaseModel):
-    """One registry that images may be pushed to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str
-    plain_http: bool = False
-    tls_verify: bool = True
-    ca_file: Path | None = None
-    authfile: Path | None = None
-    repositories: tuple[str, ...] = ("*",)
-    trusted_hosts: tuple[str, ...] = ()
-
-
-class LegacyDialectRow(BaseModel):
-    """One old client whose endpoints are served: their paths, where they are not the usual ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    path: str = ""
-    check: str = ""
-    chunk: str = ""
-    merge: str = ""
-    status: str = ""
-    chunk_size: int | None = Field(None, gt=0)
-
-    @field_validator("path", "check", "chunk", "merge", "status")
-    @classmethod
-    def _is_path(cls, path: str) -> str:
-        if path:
-            check_path(path)
-        return path
-
-
-def check_path(path: str) -> str:
-    """A path that a route may have.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
-        raise ValueError(f"{path!r} is no path such as /api/image-upload")
-    return path
 
 
 class Settings(BaseSettings):
@@ -330,50 +282,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load` merged and the environment count: no dot files, no secret folders."""
         return (init_settings, env_settings)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting as a person sees it."""
-
-    name: str
-    variable: str
-    default: str
-    unit: str
-    help: str
-
-
-def rows() -> Iterator[Row]:
-    """Every setting, in order; the README's table and `tusboat settings` are made from this."""
-    for name, info in Settings.model_fields.items():
-        extra = info.json_schema_extra
-        unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-        yield Row(
-            name,
-            ENVIRONMENT_PREFIX + name.upper(),
-            _shown(info.default),
-            unit,
-            info.description or "",
-        )
-
-
-def _shown(value: Any) -> str:
-    match value:
-        case None | "" | ():
-            return "(empty)"
-        case bool():
-            return str(value).lower()
-        case _:
-            return str(value)
-
-
-def table() -> str:
-    """The settings as a Markdown table."""
-    lines = ["| setting | environment | default | what it does |", "|---|---|---|---|"]
-    for row in rows():
-        default = f"{row.default} {row.unit}".strip()
-        lines.append(f"| `{row.name}` | `{row.variable}` | {default} | {row.help} |")
-    return "\n".join(lines)
 
 
 def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:

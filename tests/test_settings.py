@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import Settings, rows, table
+from server.settings import Settings
+from server.settings_table import rows, table
 from tests.live import COMMAND, ROOT, environment
 
 BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"

@@ -14,7 +14,8 @@ from starlette.routing import BaseRoute, Match, Route
 from server.protocols.legacy.dialect import DIALECTS, OWN, Dialect
 from server.protocols.legacy.parts import Parts
 from server.protocols.legacy.protocol import LegacyProtocol
-from server.settings import LegacyDialectRow, Settings, SettingsError
+from server.setting_types import LegacyDialectRow
+from server.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True)
