@@ -29,9 +29,7 @@ import anyio.to_thread
 
 from buildah.errors import ToolMissing
 from buildah.redaction import scrub
-
-KIB = 1024
-MIB = 1024 * KIB
+from buildah.sizes import KIB, MIB
 
 logger = logging.getLogger(__name__)
 

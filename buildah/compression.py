@@ -196,7 +196,6 @@ def _zstd() -> _Decompressor:
 
 
 _READERS: dict[Compression, Callable[[IO[bytes]], _Stream]] = {
-    Compression.NONE: lambda packed: packed,
     Compression.GZIP: lambda packed: _Frames(packed, _Gzip),
     Compression.BZIP2: lambda packed: _Frames(packed, bz2.BZ2Decompressor),
     Compression.XZ: lambda packed: _Frames(packed, _xz),

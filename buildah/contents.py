@@ -6,14 +6,12 @@ Must not know: how it is found out.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from buildah.compression import Compression
-
-_PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}/[a-z0-9_.-]{1,32}(/[a-z0-9_.-]{1,32})?")
+from buildah.platforms import is_platform
 
 
 class Format(StrEnum):
@@ -78,8 +76,8 @@ class PlatformImage:
     @property
     def name(self) -> str:
         """Its platform for a registry's answer; what a stranger made up is unknown."""
-        known = self.platform is not None and _PLATFORM.fullmatch(self.platform)
-        return self.platform if known and self.platform else "unknown/unknown"
+        said = self.platform or ""
+        return said if is_platform(said) else "unknown/unknown"
 
     @property
     def size_bytes(self) -> int:

@@ -24,16 +24,16 @@ from anyio import from_thread
 
 from buildah.archive import BUILD_FILES
 from buildah.catalog import shown, tar_worded
-from buildah.errors import ArchiveTruncated, ContextInvalid, StorageFull
+from buildah.errors import ContextInvalid, StorageFull
 from buildah.removal import remove_tree
 from buildah.sizes import GIB, MIB
 from buildah.tar import Entry, entries
+from buildah.unpacking import copy_entry
 
 _OPERATION = "Unpacking the build context"
 _BUILD_FILE_BYTES = MIB
 # Each step costs a few calls of the kernel, for each entry again.
 _DEPTH = 100
-_STEP_BYTES = 16 * MIB
 _HARD_LINK, _SYMBOLIC_LINK, _DIRECTORY = b"125"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER_MAY = 0o700
@@ -191,13 +191,7 @@ def _write(source: int, entry: Entry, directory: int, name: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     out = os.open(name, flags, 0o600, dir_fd=directory)
     try:
-        position, end = entry.offset, entry.offset + entry.size
-        while position < end:
-            from_thread.check_cancelled()
-            sent = os.sendfile(out, source, position, min(_STEP_BYTES, end - position))
-            if not sent:
-                raise ArchiveTruncated(f"{_OPERATION}: the archive became shorter meanwhile.")
-            position += sent
+        copy_entry(source, entry, out)
         os.fchmod(out, entry.mode)
         # A time that no file can have is of no use to a build either.
         with contextlib.suppress(OSError, OverflowError):

@@ -23,12 +23,11 @@ from buildah.errors import (
     RegistryUnreachable,
     RegistryUntrusted,
 )
+from buildah.sizes import MIB
 from buildah.territory import Address, Territory
 
 if TYPE_CHECKING:
     from buildah.registry import Registry
-
-MIB = 1024 * 1024
 
 # No manifest is larger (OCI distribution spec 1.1, "Pushing Manifests").
 ANSWER_BYTES = 4 * MIB

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform as machine
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from buildah.catalog import shown
 from buildah.errors import ImageNotFound, ImageUnsupported
+from buildah.platforms import is_platform, this_platform
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -35,14 +35,6 @@ _IN_OCI_WORDS = {
     ),
 }
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}/[a-z0-9_.-]{1,32}(/[a-z0-9_.-]{1,32})?")
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-    "i686": "386",
-}
 
 
 @dataclass(frozen=True)
@@ -60,15 +52,14 @@ class Platform:
         Raises:
             ValueError: it is something else.
         """
-        if not _PLATFORM.fullmatch(text):
+        if not is_platform(text):
             raise ValueError(f"{text!r} is not a platform like linux/amd64 or linux/arm/v7")
         return cls(*text.split("/"))
 
     @classmethod
     def of_this_machine(cls) -> Self:
         """What runs here."""
-        name = machine.machine()
-        return cls(*f"linux/{_ARCHITECTURES.get(name, name)}".split("/"))
+        return cls.parse(this_platform())
 
     @classmethod
     def of_json(cls, values: object) -> Self | None:

@@ -15,7 +15,13 @@ from buildah.errors import InvalidPlatform
 _MOST = 16
 _WORD = "[a-z0-9][a-z0-9_.-]{0,31}"
 _PLATFORM = re.compile(f"{_WORD}/{_WORD}(/{_WORD})?")
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+_MACHINES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+    "i686": "386",
+}
 _SHOWN_CHARS = 80
 
 

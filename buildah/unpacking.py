@@ -94,20 +94,27 @@ def unpack_layout(archive: Path, directory: Path, report: Callable[[float], None
             if entry in copies:
                 target.symlink_to(copies[entry])
             else:
-                _copy(source.fileno(), entry, target, lambda done: report(done / size))
+                with target.open("xb") as out:
+                    copy_entry(source.fileno(), entry, out.fileno(), lambda at: report(at / size))
                 copies[entry] = target
 
 
-def _copy(source: int, entry: Entry, target: Path, report: Callable[[int], None]) -> None:
-    with target.open("xb") as out:
-        position, end = entry.offset, entry.offset + entry.size
-        while position < end:
-            from_thread.check_cancelled()
-            sent = os.sendfile(out.fileno(), source, position, min(_STEP_BYTES, end - position))
-            if not sent:
-                raise ArchiveTruncated("Unpacking the archive: it became shorter meanwhile.")
-            position += sent
-            report(position)
+def copy_entry(
+    source: int, entry: Entry, target: int, report: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write an entry's bytes to an open file; `report` gets the position in the archive.
+
+    Raises:
+        ArchiveTruncated: they are not all there any more.
+    """
+    position, end = entry.offset, entry.offset + entry.size
+    while position < end:
+        from_thread.check_cancelled()
+        sent = os.sendfile(target, source, position, min(_STEP_BYTES, end - position))
+        if not sent:
+            raise ArchiveTruncated("Unpacking the archive: it became shorter meanwhile.")
+        position += sent
+        report(position)
 
 
 @contextmanager

@@ -15,9 +15,7 @@ Each line ends with its CRC and a newline. What is torn or damaged does not coun
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
 import threading
 import zlib
 from bisect import bisect_left, bisect_right
@@ -28,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from server.kernel_locks import wait_for_lock
 from server.sidecar import Kind, sync_directory
 
 _HEAD: Final = "journal"
@@ -39,7 +38,6 @@ _NONCE_BYTES: Final = 16
 _HEAD_BYTES: Final = len(f"{_HEAD}  ") + 2 * _NONCE_BYTES + 8 + 1
 # Journals of uploads that are written now; another one is read anew.
 _KNOWN_LIMIT: Final = 64
-_WHOLE_FILE: Final = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -268,7 +266,7 @@ class Journals:
         """The journal, for one writer at a time over all processes and machines."""
         descriptor = os.open(self._path(upload_id), os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _WHOLE_FILE)
+            wait_for_lock(descriptor)
             yield descriptor
         finally:
             os.close(descriptor)

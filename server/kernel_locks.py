@@ -59,9 +59,16 @@ def try_lock(descriptor: int, bounds: Bounds | None = None, *, shared: bool = Fa
     return True
 
 
-def _set_lock(descriptor: int, kind: int, bounds: Bounds | None) -> None:
+def wait_for_lock(descriptor: int) -> None:
+    """Take the kernel's lock on the whole of an open file, as soon as nobody else has it."""
+    _set_lock(descriptor, fcntl.F_WRLCK, None, fcntl.F_OFD_SETLKW)
+
+
+def _set_lock(
+    descriptor: int, kind: int, bounds: Bounds | None, command: int = fcntl.F_OFD_SETLK
+) -> None:
     start, size = (bounds.start, bounds.size) if bounds else (0, 0)
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, 0, start, size, 0))
+    fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, start, size, 0))
 
 
 def is_linked(descriptor: int, path: Path) -> bool:

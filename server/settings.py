@@ -6,7 +6,6 @@ Must not know: what the rows are used for. No other module reads the environment
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -305,15 +304,6 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
     except ValueError as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         raise SettingsError(f"settings: {error}{cause}") from error
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The same settings as environment variables, for a server process that we start."""
-    dumped = settings.model_dump(mode="json", exclude_defaults=True)
-    return {
-        ENVIRONMENT_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
-        for name, value in dumped.items()
-    }
 
 
 # Read by the CLI's own options, not by the server.

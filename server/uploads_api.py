@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hooks.admission import Admission
@@ -27,6 +27,7 @@ from server.auth import Action, Caller, Callers
 from server.errors import BadRequest, ServerError, Unavailable
 from server.finder import Found
 from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, digest, single
+from server.protocols.small_body import small_body
 from server.reception import Reception
 from server.records import Records
 from server.termination import Termination
@@ -262,16 +263,9 @@ def _after(records: list[Record], cursor: str | None) -> int:
 
 async def _question(request: Request) -> dict[str, Any]:
     """The body of a check, with the right types."""
-    body = bytearray()
+    body = await small_body(request, _CHECK_LIMIT_BYTES)
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _CHECK_LIMIT_BYTES:
-                raise BadRequest(f"check: the body is over {_CHECK_LIMIT_BYTES} bytes")
-    except ClientDisconnect as error:
-        raise BadRequest("check: the body broke off") from error
-    try:
-        data = json.loads(bytes(body))
+        data = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"check: the body is not JSON: {error}") from error
     if not isinstance(data, dict):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from buildah.removal import Mount
 from server.checkup import place
 from server.checkup.check import Check, Start
 from server.doctor import checks, report
@@ -414,6 +415,6 @@ def test_no_registry_at_all_is_a_note(tmp_path: Path) -> None:
     assert not row.required
 
 
-def test_a_plain_chroot_has_no_mount_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "mounts", list)
-    assert place._file_system(Path("/")) == "an unknown file system"
+def test_a_plain_chroot_has_no_mount_of_its_own() -> None:
+    elsewhere = [Mount(Path("/proc"), "proc")]
+    assert place.file_system(Path("/"), elsewhere) == "an unknown file system"

@@ -16,7 +16,7 @@ import anyio
 
 from buildah.errors import BuildahError, StorageUnsuitable
 from buildah.place import require_suitable
-from buildah.removal import mounts
+from buildah.removal import Mount, mounts
 from buildah.sandbox import try_out
 from server.checkup.check import Check
 from server.kernel_locks import probe_locks
@@ -104,16 +104,16 @@ def _space(directory: Path) -> Check:
     return Check(
         "free space",
         free >= COMFORTABLE_BYTES,
-        f"{free / GIB:.1f} GiB on {_file_system(directory)}",
+        f"{free / GIB:.1f} GiB on {file_system(directory, mounts())}",
         f"one archive of 20 GB ({COMFORTABLE_BYTES // GIB} GiB with its job)",
         "put data_dir on a larger disk for images of that size",
         required=False,
     )
 
 
-def _file_system(directory: Path) -> str:
+def file_system(directory: Path, mounted: list[Mount]) -> str:
     """The kind of the mount that holds the directory, and where it is mounted."""
-    holders = [mount for mount in mounts() if directory.resolve().is_relative_to(mount.path)]
+    holders = [mount for mount in mounted if directory.resolve().is_relative_to(mount.path)]
     if not holders:
         # In a plain chroot, what holds it is outside.
         return "an unknown file system"

@@ -33,11 +33,6 @@ class Patience:
         self._attempts = 0
         self._said = ""
 
-    @property
-    def stuck(self) -> bool:
-        """Whether there was a failure since the last progress."""
-        return self._stuck_since is not None
-
     def progressed(self) -> None:
         """Something moved: begin anew."""
         self._stuck_since = None

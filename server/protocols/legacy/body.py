@@ -10,11 +10,12 @@ import json
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from server.errors import BadRequest
 from server.protocols import headers as h
 from server.protocols.legacy.form import FIELDS_LIMIT_BYTES, Form, add_field, boundary_of
+from server.protocols.small_body import small_body
 
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 
@@ -39,22 +40,10 @@ async def all_fields(request: Request) -> dict[str, str]:
     """
     fields = query_fields(request)
     boundary = boundary_of(request)
-    body = await _read(request)
+    body = await small_body(request, FIELDS_LIMIT_BYTES)
     for name, value in _body_fields(request, boundary, body).items():
         add_field(fields, name, value)
     return fields
-
-
-async def _read(request: Request) -> bytes:
-    body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > FIELDS_LIMIT_BYTES:
-                raise BadRequest(f"the body has over {FIELDS_LIMIT_BYTES} bytes", "send words only")
-    except ClientDisconnect as error:
-        raise BadRequest("the body broke off", "send it again") from error
-    return bytes(body)
 
 
 def _body_fields(request: Request, boundary: bytes | None, body: bytes) -> dict[str, str]:
