@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from anyio import to_thread
@@ -21,7 +22,7 @@ from server.auth import Action, Caller, authorize
 from server.errors import Gone, NotFound, TooLarge
 from server.finder import Finder, Found
 from server.locker import Locker
-from server.space import free_bytes, insufficient
+from server.space import free_bytes, insufficient, share_a_file_system
 from server.store import UploadStore
 from server.upload import Upload
 
@@ -41,6 +42,19 @@ class Admission(Protocol):
         """Bytes that what follows the upload will need beside the archive."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How large an upload may be (`max_size` in bytes, 0: any), and where its work takes space.
+
+    That is below `jobs_dir`, which may be a mount of its own; without `works_here` the process
+    that works may see another one there.
+    """
+
+    max_size: int
+    jobs_dir: Path
+    works_here: bool
+
+
 class Admittance:
     """Creates and finds uploads; tells the hooks through `emit`, which never waits."""
 
@@ -52,15 +66,15 @@ class Admittance:
         admission: Admission,
         emit: Callable[[UploadEvent], None],
         *,
-        max_size: int,
+        limits: Limits,
     ) -> None:
-        """Wire the parts; `max_size` 0 means that only the disk limits."""
+        """Wire the parts."""
         self.store = store
         self.finder = finder
         self.locker = locker
         self._admission = admission
         self._emit = emit
-        self.max_size = max_size
+        self.limits = limits
 
     async def create(self, upload: Upload, caller: Caller) -> Found:
         """Admit and create an upload; an empty one is finished at once.
@@ -104,9 +118,10 @@ class Admittance:
         Raises:
             TooLarge: it is over `max_size`.
         """
-        if self.max_size and length is not None and length > self.max_size:
+        most = self.limits.max_size
+        if most and length is not None and length > most:
             raise TooLarge(
-                f"upload of {length} bytes: at most {self.max_size} are taken",
+                f"upload of {length} bytes: at most {most} are taken",
                 "ask the operator to raise `max_size`",
             )
 
@@ -123,13 +138,16 @@ class Admittance:
         """
         length = missing if length is None else length
         work = 0 if metadata is None else self._admission.working_space(metadata, length)
-        if missing + work > free_bytes(self.store.directory):
-            raise insufficient(
-                "take the upload",
-                missing + work,
-                self.store.directory,
-                f" ({missing} for the archive, {work} to load and push it)",
-            )
+        if share_a_file_system(self.store.directory, self.limits.jobs_dir):
+            purpose = f" ({missing} for the archive, {work} to load and push it)"
+            needs = [(self.store.directory, missing + work, purpose)]
+        else:
+            needs = [(self.store.directory, missing, " for the archive")]
+            if self.limits.works_here:
+                needs.append((self.limits.jobs_dir, work, " to load and push it"))
+        for directory, needed, purpose in needs:
+            if needed > free_bytes(directory):
+                raise insufficient("take the upload", needed, directory, purpose)
 
     def _begin(self, upload: Upload) -> None:
         # Nothing follows a partial by itself: what is to follow is the final upload's to ask for.

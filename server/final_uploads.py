@@ -95,7 +95,7 @@ class FinalUploads:
     async def _check_size(self, upload: Upload) -> None:
         parts = [await to_thread.run_sync(self._store.find, part) for part in upload.parts]
         lengths = [part.length if part else None for part in parts]
-        if self._reception.max_size and None in lengths:
+        if self._reception.limits.max_size and None in lengths:
             raise BadRequest(
                 "concatenation: not all parts have said their lengths",
                 "this server limits the size of the whole: say the lengths first",

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from hooks.events import UploadEvent, UploadFinished, UploadGrew
 from hooks.metrics import UPLOADS_FINISHED
 from hooks.record import Status
-from server.admittance import Admission, Admittance
+from server.admittance import Admission, Admittance, Limits
 from server.errors import (
     BadRequest,
     Conflict,
@@ -62,12 +62,12 @@ class Reception(Admittance):
         admission: Admission,
         emit: Callable[[UploadEvent], None],
         *,
-        max_size: int,
+        limits: Limits,
     ) -> None:
-        """Wire the parts; `max_size` 0 means that only the disk limits."""
-        super().__init__(store, finder, locker, admission, emit, max_size=max_size)
+        """Wire the parts."""
+        super().__init__(store, finder, locker, admission, emit, limits=limits)
         self._intake = intake
-        self._receiving = Receiving(store, finder, intake, emit, max_size=max_size)
+        self._receiving = Receiving(store, finder, intake, emit, max_size=limits.max_size)
 
     async def append(
         self,

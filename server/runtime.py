@@ -34,6 +34,7 @@ from hooks.retention import Retention
 from hooks.status import DAY_SECONDS, StatusStore
 from hooks.steps import image_steps
 from hooks.worker import Worker
+from server.admittance import Limits
 from server.chunk_reception import ChunkReception
 from server.expiry import Expiry, Times
 from server.final_uploads import FinalUploads
@@ -103,7 +104,7 @@ class Runtime:
             self.intake,
             self.admission,
             self.relay.emit,
-            max_size=settings.max_size,
+            limits=Limits(settings.max_size, self.jobs_dir, settings.run_worker),
         )
         self.finals = FinalUploads(self.reception, self.relay.emit)
         self.chunks = ChunkReception(self.reception, self.relay.emit)

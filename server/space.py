@@ -36,6 +36,11 @@ def free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def share_a_file_system(first: Path, second: Path) -> bool:
+    """Whether what one directory takes, the other lacks."""
+    return first.stat().st_dev == second.stat().st_dev
+
+
 def reserve(descriptor: int, start: int, length: int) -> bool:
     """Reserve blocks for a range, keeping the file's size; False where that is impossible.
 

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ from hooks.events import UploadEvent, UploadRemoved
 from server.relay import Relay
 from tests.archives import write_random
 from tests.conftest import Serve
+from tests.failures import tiny_disk
 from tests.journeys import ended, upload_by_tuspy
 from tests.live import LiveServer, wait_until
 from tests.raw import OCTETS, TUS, Answer, Raw, append, ask, create, metadata, offset, status
@@ -69,6 +71,31 @@ def test_a_late_length_is_judged_as_an_early_one(serve: Serve) -> None:
     late = append(server.port, upload, 0, b"1", {"Upload-Length": huge})
     assert (early.status, late.status) == (507, 507)
     assert offset(server.port, upload) == 0
+
+
+@pytest.mark.parametrize(
+    ("uploads", "jobs", "works", "answer"),
+    [("32m", "1g", True, 201), ("1g", "32m", True, 507), ("1g", "32m", False, 201)],
+    ids=["room for the work", "no room for the work", "the work is another's"],
+)
+def test_what_follows_takes_its_space_where_jobs_are(
+    uploads: str, jobs: str, works: bool, answer: int, serve: Serve, tmp_path: Path
+) -> None:
+    with ExitStack() as disks:
+        disks.enter_context(tiny_disk(tmp_path / "disk", uploads))
+        disks.enter_context(tiny_disk(tmp_path / "disk/jobs", jobs))
+        server = serve(
+            data_dir=tmp_path / "disk",
+            registries=[{"host": "r.test"}],
+            preflight=False,
+            run_worker=works,
+        )
+        image = metadata(image="r.test/a/b")
+        sent = ask(server.port, "POST", "/files/", {**TUS, "Upload-Length": str(16 * MIB), **image})
+        assert sent.status == answer
+        if answer == 507:
+            assert f"{3 * 16 * MIB} bytes needed to load and push it" in sent.body.decode()
+        server.stop()
 
 
 @pytest.mark.parametrize("where", ["url", "one header", "many headers", "trailers"])

@@ -101,8 +101,8 @@ class TusProtocol:
             h.TUS_EXTENSION: h.joined(h.TUS_EXTENSIONS),
             h.TUS_CHECKSUM_ALGORITHM: h.joined(h.CHECKSUM_BYTES),
         }
-        if self._reception.max_size:
-            headers[h.TUS_MAX_SIZE] = str(self._reception.max_size)
+        if self._reception.limits.max_size:
+            headers[h.TUS_MAX_SIZE] = str(self._reception.limits.max_size)
         return _answer(HTTPStatus.NO_CONTENT, headers)
 
     def _caller(self, request: Request) -> Caller:

@@ -103,7 +103,7 @@ class IetfProtocol:
         if found is not None:
             age_seconds = None if found.expires_at is None else found.expires_at - time.time()
         age = None if age_seconds is None else max(0, int(age_seconds))
-        return dialect.limits(self._reception.max_size, age)
+        return dialect.limits(self._reception.limits.max_size, age)
 
     async def _create(self, request: Request, dialect: Dialect, name: str | None) -> Response:
         """Create an upload and append the body; without upload headers the body is all of it."""
