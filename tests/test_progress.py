@@ -11,7 +11,7 @@ import pytest
 
 from buildah.load import _LAYER_FILES as LOADING
 from buildah.progress import FileActivity
-from buildah.push import LAYER_FILES as PUSHING
+from buildah.push import _LAYER_FILES as PUSHING
 
 MIB = 2**20
 # Writes 3 MiB, reads 1 MiB of them back, closes; waits before each further step until it is told.
