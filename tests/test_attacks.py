@@ -285,6 +285,7 @@ NO_TEXT = [
     ("Content-Disposition", "attachment; filename*=idna''a"),
     ("Content-Disposition", "attachment; filename*=unicode_escape''%5Cud800"),
     ("Content-Disposition", "attachment; filename*" + "9" * 5000 + "=a"),
+    ("Content-Disposition", "attachment; filename*; filename*0"),
 ]
 
 

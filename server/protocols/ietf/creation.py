@@ -152,7 +152,8 @@ def _disposition_filename(request: Request) -> str | None:
         filename = collapse_rfc2231_value(names[0]) if names else None
         # Some encodings that a sender may name make no text of it.
         (filename or "").encode()
-    except ValueError as error:
+    # TypeError: the parser sorts a parameter's parts, of which one has a number and one has none.
+    except (ValueError, TypeError) as error:
         raise BadRequest(
             f"header {h.CONTENT_DISPOSITION}: the filename cannot be read: {error}",
             "send `filename*=utf-8''NAME`, percent-encoded",
