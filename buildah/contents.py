@@ -104,6 +104,12 @@ class Image:
     platforms: tuple[PlatformImage, ...]
 
     @property
+    def known_as(self) -> str | None:
+        """The id by which people know it: of its first platform, else of what names them all."""
+        image_id = self.platforms[0].image_id if self.platforms else None
+        return image_id or self.digest
+
+    @property
     def whole_platforms(self) -> tuple[PlatformImage, ...]:
         """Those of which nothing is missing."""
         return tuple(one for one in self.platforms if not one.missing)

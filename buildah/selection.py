@@ -92,9 +92,7 @@ def choose(images: Sequence[Image], order: Order) -> tuple[Choice, ...]:
     """
     if not images:
         raise ArchiveNoImage("Reading the archive: its list of images is empty.")
-    chosen = list(enumerate(images))
-    if order.ref is not None:
-        chosen = [_referred(chosen, order.ref)]
+    chosen = meant(images, order.ref)
     choices = []
     for position, image in chosen:
         check_whole(image, allow_partial=order.allow_partial)
@@ -102,6 +100,16 @@ def choose(images: Sequence[Image], order: Order) -> tuple[Choice, ...]:
         choices.append(Choice(position, image, destinations))
     _check_apart(choices)
     return tuple(choices)
+
+
+def meant(images: Sequence[Image], ref: str | None) -> list[tuple[int, Image]]:
+    """All of them, or the one that `ref` names, with their positions.
+
+    Raises:
+        ArchiveNotChosen: `ref` fits none or several.
+    """
+    numbered = list(enumerate(images))
+    return numbered if ref is None else [_referred(numbered, ref)]
 
 
 def check_whole(image: Image, *, allow_partial: bool) -> None:
@@ -194,8 +202,7 @@ def _check_apart(choices: Sequence[Choice]) -> None:
 
 
 def _short_id(image: Image) -> str:
-    image_id = image.platforms[0].image_id if image.platforms else None
-    return (image_id or image.digest or "").partition(":")[2][:_SHORT_ID_CHARS]
+    return (image.known_as or "").partition(":")[2][:_SHORT_ID_CHARS]
 
 
 def _called(image: Image) -> str:

@@ -6,10 +6,12 @@ Must not know: HTTP, tokens, what becomes of the upload.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from buildah.contents import Image
 from buildah.errors import (
+    ArchiveError,
     BuildahError,
     DestinationRefused,
     InvalidReference,
@@ -21,6 +23,7 @@ from buildah.errors import (
 from buildah.platforms import parse_platforms, this_platform
 from buildah.reference import ImageReference
 from buildah.registry import Registries, Registry, resolve
+from buildah.selection import Order, choose
 from hooks.budget import Budget
 from hooks.errors import ImageForbidden, InvalidImage, RegistryUnfit
 from hooks.ports import Caller
@@ -103,6 +106,29 @@ class Admission:
             raise ImageForbidden(error.code, error.message, error.hint) from error
         except RegistryError as error:
             raise RegistryUnfit(error.code, error.message, error.hint) from error
+
+    def destinations(self, metadata: Mapping[str, str], images: Sequence[Image]) -> tuple[str, ...]:
+        """Where images that are called so would go; without any, that is `image`.
+
+        Raises:
+            InvalidImage: some would go nowhere, or two to one place.
+            ImageForbidden: the registry or the repository is not allowed.
+        """
+        image = metadata.get("image")
+        if not image and not (images and self.default_repository):
+            return ()
+        reference = _parse(image) if image else None
+        if reference and not images:
+            return (str(reference),)
+        order = Order(reference, self.default_repository, metadata.get("ref"))
+        try:
+            choices = choose(images, order)
+        except (ArchiveError, InvalidReference) as error:
+            raise InvalidImage(error.code, error.message, error.hint) from error
+        wanted = [destination for choice in choices for destination in choice.destinations]
+        for destination in wanted:
+            self.registry(destination)
+        return tuple(map(str, wanted))
 
     def working_space(self, metadata: Mapping[str, str], length: int) -> int:
         """Bytes that the steps will need beside an archive of this length; 0 for one just kept."""

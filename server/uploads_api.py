@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any, Final
@@ -26,8 +26,8 @@ from hooks.record import Record, Status
 from server.auth import Action, Caller, Callers
 from server.errors import BadRequest, ServerError, Unavailable
 from server.finder import Found
-from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, digest, single
-from server.protocols.small_body import small_body
+from server.protocols.headers import EVENT_STREAM, LAST_EVENT_ID, RETRY_AFTER, single
+from server.question import Question, read_question
 from server.reception import Reception
 from server.records import Records
 from server.termination import Termination
@@ -37,10 +37,9 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS: Final = 15
 _PAGE_DEFAULT: Final = 50
 _PAGE_LIMIT: Final = 500
-_CHECK_LIMIT_BYTES: Final = 16 * 1024
-# Besides `image`: what an upload's metadata may say of what becomes of it.
-_WORDS: Final = ("ref", "compression", "allow_partial", "platforms")
 _CHECKS_AT_ONCE: Final = 4
+# Of an archive with more images, the rest is looked at before anything is loaded.
+_TAGS_ASKED: Final = 20
 _REDIS_SECONDS: Final = 2
 
 
@@ -111,16 +110,19 @@ class UploadsApi:
     async def check(self, request: Request) -> Response:
         """`POST /api/check {image, length, ...}`: would it be taken, and is the tag there already.
 
-        `ref`, `compression`, `allow_partial` and `platforms` are judged as in an upload's metadata.
+        `ref`, `compression`, `allow_partial` and `platforms` are judged as in an upload's metadata;
+        `images` says what the archive's images are called, since that may decide where they go.
         """
         caller = self._callers.identify(request.headers)
-        question = await _question(request)
+        question = await read_question(request)
         answer: dict[str, Any] = {"allowed": True, "exists": None, "reason": "", "hint": ""}
         try:
             await self._admit(question, caller)
-            digest = await self._digest_there(question)
-            answer["exists"] = None if digest is None else bool(digest)
-            self._admission.check_free(question["image"], digest or None)
+            wanted = self._admission.destinations(question.metadata, question.images)
+            there = await self._digests_there(wanted[:_TAGS_ASKED])
+            answer["exists"] = _any_exists(there.values())
+            for image, digest in there.items():
+                self._admission.check_free(image, digest or None)
         except (ServerError, AdmissionRefused) as refusal:
             answer |= {
                 "allowed": False,
@@ -130,25 +132,26 @@ class UploadsApi:
             }
         return JSONResponse(answer)
 
-    async def _admit(self, question: dict[str, Any], caller: Caller) -> None:
-        metadata = dict(question["words"])
-        if question["image"]:
-            metadata["image"] = question["image"]
-        length = question["length"] or 0
-        self._reception.check_size(length)
-        await self._reception.admit(metadata, caller)
-        await to_thread.run_sync(self._reception.check_space, length, metadata)
+    async def _admit(self, question: Question, caller: Caller) -> None:
+        self._reception.check_size(question.length)
+        await self._reception.admit(question.metadata, caller)
+        await to_thread.run_sync(self._reception.check_space, question.length, question.metadata)
 
-    async def _digest_there(self, question: dict[str, Any]) -> str | None:
-        """What the tag is now (empty: nothing); None without image, or when nobody can tell."""
-        if not question["image"]:
-            return None
-        try:
-            async with self._asking:
-                return await self._admission.exists(question["image"]) or ""
-        except Exception as error:
-            logger.warning("registry not asked", extra={"cause": str(error)})
-            return None
+    async def _digests_there(self, images: Sequence[str]) -> Mapping[str, str | None]:
+        """What each tag is now (empty: nothing; None: nobody can tell), in that order."""
+        there: dict[str, str | None] = dict.fromkeys(images)
+
+        async def ask(image: str) -> None:
+            try:
+                async with self._asking:
+                    there[image] = await self._admission.exists(image) or ""
+            except Exception as error:
+                logger.warning("registry not asked", extra={"cause": str(error)})
+
+        async with anyio.create_task_group() as asking:
+            for image in images:
+                asking.start_soon(ask, image)
+        return there
 
     async def events(self, request: Request) -> Response:
         """`GET /api/events`: everything this caller may see, as it happens."""
@@ -221,6 +224,13 @@ class UploadsApi:
         return record
 
 
+def _any_exists(digests: Collection[str | None]) -> bool | None:
+    """Whether one of the tags is there; None where nobody can tell."""
+    if any(digests):
+        return True
+    return None if not digests or None in digests else False
+
+
 def _filters(request: Request) -> Callable[[Record], bool]:
     status = request.query_params.get("status")
     image = request.query_params.get("image")
@@ -259,29 +269,6 @@ def _after(records: list[Record], cursor: str | None) -> int:
         if record.id == cursor:
             return index + 1
     raise BadRequest(f"cursor {cursor!r} is not on this list", "begin without a cursor")
-
-
-async def _question(request: Request) -> dict[str, Any]:
-    """The body of a check, with the right types."""
-    body = await small_body(request, _CHECK_LIMIT_BYTES)
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"check: the body is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BadRequest("check: the body is not a JSON object", "send {image, length}")
-    image, length = data.get("image"), data.get("length")
-    if image is not None and not isinstance(image, str):
-        raise BadRequest("check: image is not a string")
-    if length is not None and (
-        not isinstance(length, int) or isinstance(length, bool) or length < 0
-    ):
-        raise BadRequest("check: length is not a size in bytes")
-    for name in ("md5", "sha256"):
-        if isinstance(data.get(name), str):
-            digest(name, data[name], header="check")
-    words = {name: data[name] for name in _WORDS if isinstance(data.get(name), str)}
-    return {"image": image, "length": length, "words": words}
 
 
 def _event_text(event_id: str | None, kind: str, data: Any) -> str:

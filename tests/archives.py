@@ -146,9 +146,11 @@ def write_oci_archive(
     return Archive(path, image.image_id, tag)
 
 
-def write_several_oci_images(path: Path, tags: Sequence[str]) -> Archive:
+def write_several_oci_images(
+    path: Path, tags: Sequence[str], *, sizes: Sequence[int] = (16 * KIB,)
+) -> Archive:
     """An OCI archive with one image for each tag; the id is the first one's."""
-    images = [_image(_layers([16 * KIB], tag)) for tag in tags]
+    images = [_image(_layers(sizes, tag)) for tag in tags]
     with path.open("wb") as out:
         manifests = [_write_oci_image(out, image) for image in images]
         _write_oci_index(out, list(zip(manifests, tags, strict=True)))

@@ -103,7 +103,7 @@ def test_a_dead_line_is_noticed(
     monkeypatch.setattr(connection_module, "STALL_SECONDS", 1.0)
     line.stall_after(5 * MIB)
     with Archive(llm) as opened, Connection(line.url, None) as connection:
-        errand = Errand(opened, Wishes(), 64 * MIB, True, 60)
+        errand = Errand(opened, Wishes(), (), 64 * MIB, True, 60)
         upload_id = Sender(connection, Memory(tmp_path), PlainDisplay(), errand).send()
     wait_until(lambda: document(server.url, upload_id)["status"] == "done")
     sha256 = hashlib.sha256(llm.read_bytes()).hexdigest()

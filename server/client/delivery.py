@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -28,7 +29,9 @@ from server.client.options import Place, Sending
 from server.client.parts import PartsSender, shares
 from server.client.pipe import Pipe
 from server.client.pipe_sender import PipeErrand, PipeSender
+from server.client.remote import Names
 from server.client.sender import Errand, Sender
+from server.client.wishes import Wishes
 
 
 class AnySender(Protocol):
@@ -94,22 +97,31 @@ class Delivery:
                 sender: AnySender = self._piped(consignment)
                 upload_id = sender.send()
         else:
-            if self._sending.check:
-                from server.client.precheck import precheck  # noqa: PLC0415 - others start faster
-
-                precheck(consignment.path, consignment.wishes)
             with Archive(consignment.path, consignment.name) as archive:
-                sender = self._sender(archive, consignment)
+                names = self._looked_into(consignment.path, consignment.wishes)
+                sender = self._sender(archive, names, consignment)
                 upload_id = sender.send()
         if not self._sending.wait:
             sender.forget()
             self._display.uploaded(upload_id)
         return _Sent(consignment, sender, upload_id)
 
-    def _sender(self, archive: Archive, consignment: Consignment) -> AnySender:
+    def _looked_into(self, path: Path, wishes: Wishes) -> Names:
+        if not self._sending.check:
+            return ()
+        from server.client.precheck import precheck  # noqa: PLC0415 - others start faster
+
+        return precheck(path, wishes)
+
+    def _sender(self, archive: Archive, names: Names, consignment: Consignment) -> AnySender:
         sending = self._sending
         errand = Errand(
-            archive, consignment.wishes, sending.chunk_size, sending.md5, self._place.give_up_after
+            archive,
+            consignment.wishes,
+            names,
+            sending.chunk_size,
+            sending.md5,
+            self._place.give_up_after,
         )
         count = shares(archive.length, sending.parallel)
         if count == 1:

@@ -138,7 +138,9 @@ class PartsSender:
         length = self._errand.archive.length
         while True:
             try:
-                answer = check_beforehand(self._connection, self._metadata, length)
+                answer = check_beforehand(
+                    self._connection, self._metadata, length, self._errand.names
+                )
             except TryAgain as error:
                 patience.wait(error)
             else:

@@ -30,6 +30,9 @@ from server.protocols.headers import (
     UPLOAD_OFFSET,
 )
 
+# What the images of an archive are called, as a check wants it: `tags`, `id`.
+Names = Sequence[Mapping[str, Any]]
+
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VERSION: Final = {TUS_RESUMABLE: TUS_1_0_0}
 
@@ -132,16 +135,20 @@ class RemoteUpload:
 
 
 def check_beforehand(
-    connection: Connection, metadata: Mapping[str, str], length: int
+    connection: Connection, metadata: Mapping[str, str], length: int, names: Names = ()
 ) -> Mapping[str, Any]:
     """What the server says of an upload before its first byte: `allowed`, `code`, `reason`, `hint`.
 
-    Empty from a server that has no such question.
+    With the names of the images that are meant, it says it of each place where one would go. Empty
+    from a server that has no such question.
 
     Raises:
         Refused, TryAgain: as the server says.
     """
-    question = {**metadata, "length": length}
+    question: dict[str, Any] = {**metadata, "length": length}
+    if names:
+        # Only what is meant was named.
+        question = {**question, "images": names, "ref": None}
     try:
         return connection.document("POST", "/api/check", question=question)
     except UploadLost:

@@ -16,6 +16,7 @@ from server.client.errors import ArchiveChanged, ClientError, UploadLost
 from server.client.journey import Journey, waited_for
 from server.client.memory import Memory
 from server.client.patience import Patience
+from server.client.remote import Names
 from server.client.uploader import ArchiveUploader
 from server.client.watch import canceled_meanwhile, is_canceled
 from server.client.wishes import Wishes
@@ -23,10 +24,11 @@ from server.client.wishes import Wishes
 
 @dataclass(frozen=True)
 class Errand:
-    """What to send, what for, and how."""
+    """What to send, what for, what its images are called (if somebody looked), and how."""
 
     archive: Archive
     wishes: Wishes
+    names: Names
     chunk_size: int
     with_digest: bool
     give_up_after_seconds: float
@@ -119,6 +121,7 @@ class Sender:
             self._connection,
             errand.archive,
             errand.metadata,
+            errand.names,
             chunk_size=errand.chunk_size,
             on_read=on_read,
             digest=waited_for(digest, length, self._display) if digest else None,

@@ -19,11 +19,14 @@ from tusclient.uploader.uploader import Uploader
 from server.client.archive import Archive, Slice
 from server.client.connection import Connection
 from server.client.errors import Refused
-from server.client.remote import check_beforehand, offset_of, upload_id_of
+from server.client.remote import Names, check_beforehand, offset_of, upload_id_of
 from server.protocols.headers import REPR_DIGEST
 
-# What the server answers to a check of a tag that it would not move.
-_TAG_EXISTS: Final = "tag_exists"
+# What the server knows beforehand, and would else say after the last byte only: a tag that it would
+# not move, an image without a place to go, or for which its own name makes none.
+_TOO_LATE: Final = frozenset(
+    {"tag_exists", "archive_not_chosen", "invalid_reference", "repository_not_allowed"}
+)
 
 
 class ArchiveUploader(Uploader):
@@ -37,6 +40,7 @@ class ArchiveUploader(Uploader):
         connection: Connection,
         archive: Archive,
         metadata: dict[str, str],
+        names: Names,
         *,
         chunk_size: int,
         on_read: Callable[[int], None],
@@ -44,7 +48,8 @@ class ArchiveUploader(Uploader):
     ) -> None:
         """Prepare; nothing is sent yet.
 
-        `digest` gives the MD5 of the whole archive as Base64, asked for before the last PATCH.
+        `names` is what the images in it are called. `digest` gives the MD5 of the whole archive as
+        Base64, asked for before the last PATCH.
         """
         super().__init__(
             file_stream=archive.stream,
@@ -56,6 +61,7 @@ class ArchiveUploader(Uploader):
         self.archive = archive
         self.on_read = on_read
         self.digest = digest
+        self.names = names
         self.upload_id = ""
 
     @property
@@ -74,18 +80,18 @@ class ArchiveUploader(Uploader):
         self.offset = 0
 
     def _check(self) -> None:
-        """Before the first byte, hear whether the tag is taken and must stay what it is.
+        """Before the first byte, hear what nobody but the job would say after the last one.
 
         What else stands against the upload, its creation says itself. A server that cannot tell is
         no reason not to send.
         """
-        image = self.metadata.get("image")
-        if not image:
+        image = {name: value for name, value in self.metadata.items() if name == "image"}
+        if not image and not self.names:
             return
-        answer = check_beforehand(self.connection, {"image": image}, self.archive.length)
-        if answer.get("code") == _TAG_EXISTS:
+        answer = check_beforehand(self.connection, image, self.archive.length, self.names)
+        if answer.get("code") in _TOO_LATE:
             reason, hint = str(answer.get("reason")), str(answer.get("hint"))
-            raise Refused(reason, hint, code=_TAG_EXISTS)
+            raise Refused(reason, hint, code=str(answer["code"]))
 
     def resume(self, upload_id: str) -> None:
         """Go on with an upload that exists; `refresh` says where."""

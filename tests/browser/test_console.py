@@ -213,6 +213,32 @@ def test_one_image_of_several(
     assert registry.tags("chosen/y") == ["9"]
 
 
+def test_a_tag_that_is_taken_is_said_before_a_byte(
+    registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_several_images(tmp_path / "taken.tar", ["a/x:1", "a/x:2"])
+    repository = f"{registry.host}/taken"
+    with LiveServer(tmp_path, registries=[row(registry)], overwrite="refuse") as strict:
+        for tag in ("latest", "2"):
+            only = write_docker_archive(tmp_path / f"{tag}.tar", [4096])
+            wanted = {"image": f"{repository}:{tag}"}
+            assert ended(strict, upload_by_tuspy(strict, only.path, wanted))["status"] == "done"
+        console = open_console(strict.url)
+        console.choose(archive.path)
+        console.aim("taken.tar", repository)
+        draft = console.draft("taken.tar")
+        bad = draft.locator(".verdict.bad")
+        expect(bad).to_contain_text("taken:2")
+        console.shot("taken")
+        # The first of them goes to a place that is free; that there is a `latest` is no matter.
+        draft.get_by_label("Which image").select_option(label="a/x:1")
+        expect(bad).to_have_count(0)
+        console.aim("taken.tar", f"{repository}:1")
+        console.begin("taken.tar")
+        console.wait_for("taken.tar", "state.done")
+    assert sorted(registry.tags("taken")) == ["1", "2", "latest"]
+
+
 def test_uploads_of_others_appear_by_themselves(
     wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
 ) -> None:

@@ -1,6 +1,7 @@
 // The server's public API, over fetch. Knows: URLs, the token, how an error is told. Must not know:
 // what is shown, and tus.
 
+import type { Name } from './archive'
 import { t } from './words'
 
 export type StepState = 'waiting' | 'running' | 'done' | 'failed' | 'skipped' | 'canceled'
@@ -149,7 +150,7 @@ export const one = (id: string) => json<Upload & { archive: unknown }>(`api/uplo
 export const cancel = (id: string) => json<Upload>(`api/uploads/${id}/cancel`, { method: 'POST' })
 export const retry = (id: string) => json<Upload>(`api/uploads/${id}/retry`, { method: 'POST' })
 
-export function check(image: string, length: number, signal: AbortSignal): Promise<Verdict> {
-  const body = JSON.stringify({ image: image || null, length })
+export function check(image: string, length: number, images: Name[], signal: AbortSignal): Promise<Verdict> {
+  const body = JSON.stringify({ image: image || null, length, images })
   return json<Verdict>('api/check', { method: 'POST', body, signal })
 }

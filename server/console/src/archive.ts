@@ -6,6 +6,8 @@ import { type Entry, entries, TarError } from './tar'
 
 export interface Platform {
   name: string
+  /** The digest of its config. */
+  id: string | null
   layers: { digest: string; size: number | null }[]
   size: number
   missing: number
@@ -13,7 +15,14 @@ export interface Platform {
 
 export interface Image {
   tags: string[]
+  /** Of its OCI manifest or index; docker's list knows none. */
+  digest: string | null
   platforms: Platform[]
+}
+
+export interface Name {
+  tags: string[]
+  id: string | null
 }
 
 export interface Contents {
@@ -50,14 +59,25 @@ export async function look(file: Blob): Promise<Contents> {
   }
 }
 
+/** What the images are called that are meant (`ref`: all, or `@place`), for the server's judgement; nothing
+ * where that is not known of each. */
+export function names(contents: Contents | null, ref: string): Name[] {
+  const images = contents?.images ?? []
+  const meant = ref ? images.slice(Number(ref.slice(1)), Number(ref.slice(1)) + 1) : images
+  const all = meant.map(({ tags, digest, platforms }) => ({ tags, id: platforms[0]?.id ?? digestIn(digest) }))
+  return images.length < IMAGES_MOST && all.every(({ tags, id }) => tags.length || id) ? all : []
+}
+
 /** The same, as the server tells it in an upload's `archive`. */
 export function told(archive: unknown): Contents | null {
   const document = archive as Loose
   if (!document?.images) return null
   const images = document.images.map((image: Loose) => ({
     tags: image.tags,
+    digest: image.digest,
     platforms: image.platforms.map((one: Loose) => ({
       name: one.platform ?? '?',
+      id: one.image_id,
       layers: one.layers.map((layer: Loose) => ({ digest: layer.digest ?? layer.name, size: layer.size_bytes })),
       size: one.size_bytes,
       missing: one.missing.length,
@@ -109,7 +129,8 @@ class Archive {
         digest: String(digests[place] ?? name),
         size: this.#find(String(name))?.size ?? null,
       }))
-      images.push({ tags: (row.RepoTags ?? []).map(String), platforms: [platform(config, layers)] })
+      const platforms = [platform(row.Config, config, layers)]
+      images.push({ tags: (row.RepoTags ?? []).map(String), digest: null, platforms })
     }
     return images
   }
@@ -120,7 +141,7 @@ class Archive {
     for (const row of (index?.manifests ?? []).slice(0, IMAGES_MOST)) {
       if (isAttestation(row)) continue
       const digest = String(row.digest)
-      const image = images.get(digest) ?? { tags: [], platforms: await this.#platforms(row, 1) }
+      const image = images.get(digest) ?? { tags: [], digest, platforms: await this.#platforms(row, 1) }
       const name = NAMES.map((key) => row.annotations?.[key]).find(Boolean)
       if (name && !image.tags.includes(String(name))) image.tags.push(String(name))
       images.set(digest, image)
@@ -131,7 +152,7 @@ class Archive {
   async #platforms(row: Loose, depth: number): Promise<Platform[]> {
     if (depth > DEPTH_MOST) return []
     const document = await this.#json(blob(row.digest))
-    if (!document) return [{ ...platform(row.platform, []), missing: 1 }]
+    if (!document) return [{ ...platform(null, row.platform, []), missing: 1 }]
     if (document.manifests) {
       const inner: Platform[] = []
       for (const one of document.manifests.slice(0, IMAGES_MOST)) {
@@ -144,7 +165,7 @@ class Archive {
       digest: String(layer.digest),
       size: this.#find(blob(layer.digest))?.size ?? null,
     }))
-    return [platform(config, layers)]
+    return [platform(document.config?.digest, config, layers)]
   }
 }
 
@@ -152,15 +173,22 @@ function blob(digest: unknown): string {
   return `blobs/${String(digest).replace(':', '/')}`
 }
 
+/** Writers call a config by its digest, with an ending or a directory of their own. */
+function digestIn(name: unknown): string | null {
+  const found = /[0-9a-f]{64}/.exec(String(name))
+  return found && `sha256:${found[0]}`
+}
+
 function isAttestation(row: Loose): boolean {
   const unknown = row.platform?.os === 'unknown' && row.platform?.architecture === 'unknown'
   return unknown || Boolean(row.annotations?.['vnd.docker.reference.type'])
 }
 
-function platform(config: Loose, layers: Platform['layers']): Platform {
+function platform(named: unknown, config: Loose, layers: Platform['layers']): Platform {
   const parts = [config?.os, config?.architecture, config?.variant].filter(Boolean)
   return {
     name: parts.length > 1 ? parts.join('/') : '?',
+    id: digestIn(named),
     layers,
     size: layers.reduce((sum, layer) => sum + (layer.size ?? 0), 0),
     missing: layers.filter((layer) => layer.size === null).length,

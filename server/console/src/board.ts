@@ -2,7 +2,7 @@
 // files about to be, and what an earlier visit left unfinished. Must not know: how any of it looks.
 
 import * as api from './api'
-import { type Contents, look, told } from './archive'
+import { type Contents, look, names, told } from './archive'
 import { propose, rememberFor } from './destination'
 import { Events } from './events'
 import { forget, idOf, newKey, type Remembered, remember, remembered, type Wish } from './memory'
@@ -120,7 +120,8 @@ export class Board {
     draft.verdict = null
     this.changed()
     try {
-      const verdict = await api.check(draft.wish.image, draft.file.size, asking.signal)
+      const { file, wish, contents } = draft
+      const verdict = await api.check(wish.image, file.size, names(contents, wish.ref), asking.signal)
       if (!asking.signal.aborted) draft.verdict = verdict
     } catch (error) {
       if (asking.signal.aborted) return

@@ -112,6 +112,10 @@ export class DraftView {
     this.#wanted = false
     this.draft.touched = true
     this.draft.wish.image = this.#image.value.trim()
+    this.#ask()
+  }
+
+  #ask(): void {
     this.draft.verdict = null
     this.#judge()
     clearTimeout(this.#asking)
@@ -129,7 +133,7 @@ export class DraftView {
       const each = images.map((image, place) => h('option', { value: `@${place}` }, nameOf(image)))
       choices.push(this.#select(`ref-${key}`, 'draft.which', [every, ...each], wish.ref, (value) => {
         wish.ref = value
-        this.#judge()
+        this.#ask()
       }))
     }
     if (missing) {
