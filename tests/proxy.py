@@ -35,6 +35,7 @@ class CuttingProxy:
         self._target = ("127.0.0.1", target_port)
         self._faults: list[tuple[int, Fault]] = []
         self._mute_at: int | None = None
+        self._heavy: tuple[int, Callable[[], object]] | None = None
         self._flip = False
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -52,6 +53,10 @@ class CuttingProxy:
             return True
 
         self._add(count, fault)
+
+    def when_one_has_carried(self, count: int, action: Callable[[], object]) -> None:
+        """The same soon after a connection has carried so many bytes by itself."""
+        self._heavy = (count, action)
 
     def cut_after(self, *counts: int) -> None:
         """Reset the connection that carries each of these places."""
@@ -155,7 +160,12 @@ class CuttingProxy:
 
     def _pump_up(self, client: socket.socket, server: socket.socket) -> bool:
         """Forward until the client is done (true), or the connection is to be cut (false)."""
+        carried = 0
         for block in _blocks(client):
+            carried += len(block)
+            if self._heavy and carried >= self._heavy[0]:
+                action, self._heavy = self._heavy[1], None
+                action()
             rest = block
             while rest:
                 place = self._faults[0][0] if self._faults else None

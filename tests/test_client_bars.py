@@ -71,6 +71,7 @@ def test_several_archives_have_a_bar_each_that_goes_through_all_of_it(
     assert re.search(r"first\.tar upload .*100% *6\.0/6\.0 MiB", ran.stderr)
     assert re.search(r"first\.tar verify .*100%", ran.stderr)
     assert re.search(r"a-name-that-leaves-no-r… upload .*100%", ran.stderr)
+    # In the order of the command, however soon each is done.
     picture = ran.stderr[ran.stderr.rindex("first.tar ") :]
     assert picture.count("100%") == 2, "the last picture has one bar for each"
 

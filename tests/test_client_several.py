@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.archives import write_docker_archive
 from tests.journeys import row
-from tests.live import LiveServer, run_tusboat
+from tests.live import COMMAND, LiveServer, environment, run_tusboat, wait_until
 from tests.proxy import CuttingProxy
 from tests.registries import RunningRegistry, serving
 from tests.uploading import (
@@ -25,6 +26,8 @@ from tests.uploading import (
 )
 
 pytest_plugins = ("tests.client_fixtures",)
+
+KEPT = "verified, and kept on the server"
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +53,8 @@ def wired(
 def test_each_becomes_an_image_and_the_digests_are_in_order(
     wired: LiveServer, registry: RunningRegistry, tmp_path: Path, home: Path
 ) -> None:
-    one = write_docker_archive(tmp_path / "one.tar", [2 * MIB], seed="one")
-    two = write_docker_archive(tmp_path / "two.tar", [MIB], seed="two")
+    one = write_docker_archive(tmp_path / "one.tar", [16 * MIB], seed="one")
+    two = write_docker_archive(tmp_path / "two.tar", [1000], seed="two")
     image = f"{registry.host}/team/{{name}}:v1"
     arguments = (str(one.path), str(two.path), "--image", image, "--server", wired.url)
     ran = run_tusboat(home, "upload", *arguments)
@@ -124,17 +127,50 @@ def test_json_says_which_archive(server: LiveServer, tmp_path: Path, home: Path)
     events = [json.loads(text) for text in ran.stdout.splitlines()]
     assert {event["archive"] for event in events} == set(names)
     ends = [event for event in events if event["event"] == "finished"]
-    assert [end["archive"] for end in ends] == names
+    assert sorted(end["archive"] for end in ends) == names
 
 
 def test_nobody_there_is_asked_once(tmp_path: Path, home: Path, server: LiveServer) -> None:
-    names = [str(write_archive(tmp_path / f"{name}.tar", 1000)) for name in "ab"]
+    names = [str(write_archive(tmp_path / f"{name}.tar", 1000)) for name in "abcd"]
     with CuttingProxy(server.port) as line:
         url = line.url
-    ran = run_tusboat(home, "upload", *names, "--server", url, "--give-up-after", "1")
+    arguments = ("--server", url, "--give-up-after", "1", "--at-once", "2")
+    ran = run_tusboat(home, "upload", *names, *arguments)
     assert ran.code == 1
-    assert ran.stderr.count("gave up") == 1
-    assert f"{names[1]}: not sent" in ran.stderr
+    assert ran.stderr.count("gave up") == 2
+    for name in names[2:]:
+        assert f"{name}: not sent" in ran.stderr
+
+
+def test_what_is_sent_first_is_followed_while_others_are_sent(
+    server: LiveServer, line: CuttingProxy, tmp_path: Path, home: Path
+) -> None:
+    large = write_archive(tmp_path / "large.tar", 24 * MIB)
+    small = [write_archive(tmp_path / f"small-{number}.tar", MIB) for number in (1, 2)]
+    said = tmp_path / "said"
+    # Nothing more of the large one arrives until the command has told of the others.
+    line.when_one_has_carried(
+        4 * MIB, lambda: wait_until(lambda: said.read_text().count(KEPT) == 2)
+    )
+    names = map(str, (large, *small))
+    with said.open("w") as stderr:
+        command = (*COMMAND, "upload", *names, "--server", line.url, "--at-once", "2", *CHUNK)
+        ran = subprocess.run(command, env=environment(home), stderr=stderr, timeout=60, check=False)
+    assert ran.returncode == 0, said.read_text()
+    ends = [text.split(":")[0] for text in said.read_text().splitlines() if KEPT in text]
+    assert ends[2:] == [str(large)]
+
+
+def test_no_more_than_that_at_once(
+    server: LiveServer, line: CuttingProxy, tmp_path: Path, home: Path
+) -> None:
+    names = [str(write_archive(tmp_path / f"{number}.tar", 8 * MIB)) for number in range(3)]
+    seen: list[int] = []
+    before = len(documents(server.url))
+    line.at(6 * MIB, lambda: seen.append(len(documents(server.url)) - before))
+    command = ("upload", *names, "--server", line.url, "--at-once", "1", *CHUNK)
+    assert run_tusboat(home, *command).code == 0
+    assert seen == [1]
 
 
 @pytest.mark.parametrize(

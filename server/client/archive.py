@@ -38,6 +38,7 @@ class Archive:
         """
         self.path = path
         self._name = name
+        self._abandoned = False
         try:
             # Without O_NONBLOCK, opening a pipe that nobody writes would wait for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -64,6 +65,10 @@ class Archive:
         """Close it."""
         self.stream.close()
 
+    def abandon(self) -> None:
+        """Let nobody read on, in whatever thread; called from any other."""
+        self._abandoned = True
+
     def __enter__(self) -> Self:
         """The archive itself."""
         return self
@@ -81,9 +86,11 @@ class Archive:
         """Up to `length` bytes from `offset`, at least one; safe from any thread.
 
         Raises:
-            ArchiveUnusable: the disk failed.
+            ArchiveUnusable: the disk failed, or the archive was abandoned.
             ArchiveChanged: the file ends before `offset`.
         """
+        if self._abandoned:
+            raise ArchiveUnusable(f"{self.path} is not sent any further")
         try:
             block = os.pread(self.stream.fileno(), length, offset)
         except OSError as error:

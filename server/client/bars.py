@@ -45,18 +45,17 @@ class _SpeedColumn(ProgressColumn):
 class BarsDisplay(Display):
     """Bars on stderr, messages above them."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "", progress: Progress | None = None) -> None:
         """Prepare; entering shows them."""
-        super().__init__()
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
+        super().__init__(label)
+        self._progress = progress or Progress(
             TextColumn("{task.description:<8}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             DownloadColumn(binary_units=True),
             _SpeedColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=self._console,
+            console=Console(stderr=True, highlight=False),
         )
         self._tasks: dict[str, TaskID] = {}
         self._names: dict[TaskID, str] = {}
@@ -76,15 +75,18 @@ class BarsDisplay(Display):
         """Leave the last picture, and the terminal as it was."""
         self._progress.stop()
 
-    def about(self, label: str) -> None:
-        """The bars, or the bar, of another archive."""
-        super().about(label)
-        self._drawn_at = 0.0
+    def of(self, label: str) -> Self:
+        """A bar among the others, in the order in which they were asked for."""
+        one = type(self)(label, self._progress)
+        task = self._progress.add_task(label, total=None, visible=False)
+        one._tasks[label] = task
+        one._names[task] = ""
+        return one
 
     def notice(self, text: str) -> None:
         """A line above the bars."""
         words = printable(f"{self._label}: {text}" if self._label else text)
-        self._console.print(words, markup=False, emoji=False, soft_wrap=True)
+        self._progress.console.print(words, markup=False, emoji=False, soft_wrap=True)
 
     def uploading(self, upload_id: str, offset: int, length: int | None) -> None:
         """Move the first bar."""
@@ -117,7 +119,7 @@ class BarsDisplay(Display):
             task = self._tasks[key] = self._progress.add_task(words, total=size, completed=done)
         elif self._names[task] != name:
             # Another step: its speed is its own, and it may not know its size yet.
-            self._progress.reset(task, completed=done, description=words)
+            self._progress.reset(task, completed=done, description=words, visible=True)
         self._names[task] = name
         # Not by `update`, which forgets the speed when the size becomes known.
         self._row(task).total = size

@@ -51,8 +51,8 @@ def upload(
     Goes on by itself after a lost connection, and when the same command is given again; only
     standard input cannot be had a second time.
 
-    Several archives are sent one after the other while the server works on what it has; each is
-    told of, and the exit code is 1 if one of them failed.
+    Several archives are sent a few at once, and the server works on what it has; each is told of,
+    and the exit code is 1 if one of them failed.
 
     ```
     tusboat upload llm.tar --image harbor.example/team/llm:v1
@@ -60,7 +60,7 @@ def upload(
     tusboat upload a.tar b.tar --image harbor.example/team/{name}:v1
     ```
     """
-    from server.client.delivery import Delivery  # noqa: PLC0415 - other commands start faster
+    from server.client.fleet import fleet  # noqa: PLC0415 - other commands start faster
 
     load = cargo(archives, asked, sending)
     with (
@@ -68,7 +68,7 @@ def upload(
         exits(display, load.interrupted),
         place.connect() as connection,
     ):
-        if not Delivery(connection, display, sending, place).deliver(load):
+        if not fleet(load, connection, display, sending, place).deliver(sending.at_once):
             raise typer.Exit(FAILED)
 
 

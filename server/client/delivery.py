@@ -1,10 +1,7 @@
-"""Archives of one command, from the first byte to the images in the registry.
+"""One archive of a command, from its first byte to the images in the registry.
 
-They are sent one after the other, for the line is what takes the time, and the server works on
-what it has meanwhile; then each is followed to its end, in the same order.
-
-Knows: which sender fits an archive, that one failure is no reason to leave the others.
-Must not know: options by name, HTTP.
+Knows: which sender fits an archive, and when what is remembered of it may be forgotten.
+Must not know: options by name, HTTP, the other archives of the command.
 """
 
 from __future__ import annotations
@@ -13,17 +10,16 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from server.client.archive import Archive
-from server.client.cargo import Cargo, Consignment
+from server.client.cargo import Consignment
 from server.client.connection import Connection
 from server.client.display import Display
-from server.client.errors import ArchiveUnusable, ClientError, GaveUp, UploadEnded
-from server.client.followed import conclude, followed
+from server.client.document import Document
+from server.client.errors import ArchiveUnusable, ClientError, UploadEnded
 from server.client.memory import Memory
 from server.client.options import Place, Sending
 from server.client.parts import PartsSender, shares
@@ -44,67 +40,91 @@ class AnySender(Protocol):
         """The upload came to an end: the same command again is a new upload."""
 
 
-@dataclass(frozen=True)
-class _Sent:
-    consignment: Consignment
-    sender: AnySender
-    upload_id: str
-
-
 class Delivery:
-    """Carries a cargo."""
+    """Carries one consignment, and sees it to its end.
+
+    `upload_id` is empty until all of it was sent; `answer` is what stdout gets to hear of it in the
+    end, and None until then. `failed` says that nothing more will come of it.
+    """
 
     def __init__(
-        self, connection: Connection, display: Display, sending: Sending, place: Place
+        self,
+        consignment: Consignment,
+        display: Display,
+        sending: Sending,
+        place: Place,
+        memory: Memory,
     ) -> None:
         """Prepare; nothing is sent yet."""
-        self._connection = connection
+        self.upload_id = ""
+        self.answer: tuple[str, ...] | None = None
+        self.failed = False
+        self._consignment = consignment
         self._display = display
         self._sending = sending
         self._place = place
-        self._memory = Memory(sending.state_home.expanduser())
+        self._memory = memory
+        self._archive: Archive | None = None
+        self._sender: AnySender | None = None
 
-    def deliver(self, cargo: Cargo) -> bool:
-        """Send everything and, if that is wanted, wait for the images; whether all went well."""
-        sent: list[_Sent] = []
-        waiting = list(cargo.consignments)
-        good = True
-        while waiting:
-            consignment = waiting.pop(0)
-            self._display.about(consignment.label)
-            try:
-                sent.append(self._sent(consignment))
-            except ClientError as error:
-                good = False
-                self._display.error(error)
-                if isinstance(error, GaveUp):
-                    # Nobody is there for the others, either.
-                    break
-        for left in waiting:
-            self._display.about(left.label)
-            self._display.notice("not sent")
-        if not self._sending.wait:
-            return good
-        done = [one for one in sent if self._ended(one)]
-        # Only now: interrupted before, the same command finds what is in the registry already.
-        for one in done:
-            one.sender.forget()
-        return good and len(done) == len(cargo.consignments)
+    def send(self, connection: Connection) -> None:
+        """Send all of it.
 
-    def _sent(self, consignment: Consignment) -> _Sent:
-        if consignment.path is None:
+        Raises:
+            ClientError: it cannot be sent.
+        """
+        path, name = self._consignment.path, self._consignment.name
+        if path is None:
             with _terminated_as_interrupted():
-                sender: AnySender = self._piped(consignment)
-                upload_id = sender.send()
+                self._sender = self._piped(connection)
+                upload_id = self._sender.send()
         else:
-            with Archive(consignment.path, consignment.name) as archive:
-                names = self._looked_into(consignment.path, consignment.wishes)
-                sender = self._sender(archive, names, consignment)
-                upload_id = sender.send()
+            with Archive(path, name) as self._archive:
+                names = self._looked_into(path, self._consignment.wishes)
+                self._sender = self._sender_of(self._archive, names, connection)
+                upload_id = self._sender.send()
         if not self._sending.wait:
-            sender.forget()
+            self._sender.forget()
             self._display.uploaded(upload_id)
-        return _Sent(consignment, sender, upload_id)
+            self.answer = (upload_id,)
+        self.upload_id = upload_id
+
+    def abandon(self) -> None:
+        """Stop sending, from another thread; what the server has can be gone on with."""
+        if self._archive:
+            self._archive.abandon()
+
+    def fail(self, error: ClientError) -> None:
+        """Say why nothing comes of it."""
+        self.failed = True
+        self._display.error(error)
+        if isinstance(error, UploadEnded):
+            # What ended badly is not gone on with.
+            self.forget()
+
+    def leave(self, words: str) -> None:
+        """Say that nobody looks after it any more."""
+        self.failed = True
+        self._display.notice(words)
+
+    def show(self, document: Document) -> bool:
+        """Show what the server says of the upload now; whether that is the end.
+
+        Raises:
+            UploadEnded: a bad one.
+        """
+        self._display.document(document)
+        if not document.record.status.terminal:
+            return False
+        self._display.finished(document)
+        document.check_done()
+        self.answer = tuple(result.digest for result in document.record.results)
+        return True
+
+    def forget(self) -> None:
+        """The same command again is a new upload."""
+        if self._sender:
+            self._sender.forget()
 
     def _looked_into(self, path: Path, wishes: Wishes) -> Names:
         if not self._sending.check:
@@ -113,11 +133,11 @@ class Delivery:
 
         return precheck(path, wishes)
 
-    def _sender(self, archive: Archive, names: Names, consignment: Consignment) -> AnySender:
+    def _sender_of(self, archive: Archive, names: Names, connection: Connection) -> AnySender:
         sending = self._sending
         errand = Errand(
             archive,
-            consignment.wishes,
+            self._consignment.wishes,
             names,
             sending.chunk_size,
             sending.md5,
@@ -125,11 +145,11 @@ class Delivery:
         )
         count = shares(archive.length, sending.parallel)
         if count == 1:
-            return Sender(self._connection, self._memory, self._display, errand)
-        return PartsSender(self._connection, self._memory, self._display, errand, count)
+            return Sender(connection, self._memory, self._display, errand)
+        return PartsSender(connection, self._memory, self._display, errand, count)
 
-    def _piped(self, consignment: Consignment) -> PipeSender:
-        sending = self._sending
+    def _piped(self, connection: Connection) -> PipeSender:
+        sending, consignment = self._sending, self._consignment
         if sys.stdin is None:
             # Its number may belong to something else by now.
             raise ArchiveUnusable("standard input is closed", "send it through a pipe")
@@ -141,23 +161,7 @@ class Delivery:
             sending.check,
         )
         patience = self._place.patience(self._display)
-        return PipeSender(self._connection, self._display, patience, errand)
-
-    def _ended(self, one: _Sent) -> bool:
-        self._display.about(one.consignment.label)
-        try:
-            document = followed(self._connection, one.upload_id, self._display, self._place)
-        except ClientError as error:
-            self._display.error(error)
-            return False
-        try:
-            conclude(self._display, document)
-        except UploadEnded as error:
-            # What ended badly is not gone on with.
-            one.sender.forget()
-            self._display.error(error)
-            return False
-        return True
+        return PipeSender(connection, self._display, patience, errand)
 
 
 @contextlib.contextmanager

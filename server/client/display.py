@@ -32,17 +32,15 @@ _JSON_SECONDS: Final = 1.0
 class Display(abc.ABC):
     """Hears of everything; each kind of display shows what fits it."""
 
-    def __init__(self) -> None:
-        """Nothing was said yet."""
-        self._label = ""
+    def __init__(self, label: str = "") -> None:
+        """Nothing was said yet of the archive of that label (empty: there is only one)."""
+        self._label = label
         self._states: dict[str, StepState] = {}
         self._status: Status | None = None
 
-    def about(self, label: str) -> None:
-        """What follows is about this archive (empty: there is only one)."""
-        self._label = label
-        self._states = {}
-        self._status = None
+    @abc.abstractmethod
+    def of(self, label: str) -> Self:
+        """Another one, in the same place, for one archive of several; for a thread of its own."""
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -77,21 +75,23 @@ class Display(abc.ABC):
             self.status(record)
 
     def finished(self, document: Document) -> None:
-        """The upload ended; a good end's result goes to stdout."""
+        """The upload ended."""
         record = document.record
         if record.status is not Status.DONE:
             return
         for result in record.results:
             self.notice(f"{result.image} is in the registry")
-            typer.echo(result.digest)
         if not record.results:
             until = f" until {record.expires_at}" if record.expires_at else ""
             self.notice(f"verified, and kept on the server as upload {record.id}{until}")
 
     def uploaded(self, upload_id: str) -> None:
-        """The last word of somebody who does not wait: the id, on stdout."""
+        """The last word of somebody who does not wait."""
         self.notice(f"the server goes on by itself: tusboat status {upload_id} --watch")
-        typer.echo(upload_id)
+
+    def result(self, line: str) -> None:
+        """What a script wants to have, on stdout: a digest, or an upload's id."""
+        typer.echo(line)
 
     def status(self, record: Record) -> None:
         """The status changed."""
@@ -127,18 +127,16 @@ class Display(abc.ABC):
 class PlainDisplay(Display):
     """One line on stderr for each transition: for logs and pipes."""
 
-    def __init__(self) -> None:
-        """Nothing was said yet."""
-        super().__init__()
+    def __init__(self, label: str = "") -> None:
+        """Lines begin with the label."""
+        super().__init__(label)
         self._start: tuple[float, int] | None = None
         self._said_at = 0.0
         self._whole = False
 
-    def about(self, label: str) -> None:
-        """Lines begin with the label."""
-        super().about(label)
-        self._start = None
-        self._whole = False
+    def of(self, label: str) -> Self:
+        """Another one for the same stream."""
+        return type(self)(label)
 
     def notice(self, text: str) -> None:
         """A line on stderr."""
@@ -188,10 +186,14 @@ class QuietDisplay(PlainDisplay):
 class JsonDisplay(Display):
     """One JSON object a line on stdout, nothing on stderr."""
 
-    def __init__(self) -> None:
-        """Nothing was said yet."""
-        super().__init__()
+    def __init__(self, label: str = "") -> None:
+        """Each object says the label."""
+        super().__init__(label)
         self._said_at = 0.0
+
+    def of(self, label: str) -> Self:
+        """Another one for the same stream."""
+        return type(self)(label)
 
     def begun(self, upload_id: str, offset: int, length: int | None, *, resumed: bool) -> None:
         """`created` or `resumed`; what is sent in parts has an id, and is created, at the end."""
@@ -222,6 +224,9 @@ class JsonDisplay(Display):
     def uploaded(self, upload_id: str) -> None:
         """`uploaded`."""
         self._emit("uploaded", id=upload_id)
+
+    def result(self, line: str) -> None:
+        """Said by `finished` and `uploaded`."""
 
     def finished(self, document: Document) -> None:
         """`finished`, with the whole document."""

@@ -27,15 +27,23 @@ def followed(connection: Connection, upload_id: str, display: Display, place: Pl
     try:
         return follow(connection, upload_id, display, place.patience(display))
     except KeyboardInterrupt as error:
+        raise interrupted(display, upload_id) from error
+
+
+def interrupted(display: Display, *upload_ids: str) -> typer.Exit:
+    """How a command ends that only watched."""
+    for upload_id in upload_ids:
         display.notice(f"interrupted; the server goes on: tusboat status {upload_id} --watch")
-        raise typer.Exit(INTERRUPTED) from error
+    return typer.Exit(INTERRUPTED)
 
 
 def conclude(display: Display, document: Document) -> None:
-    """Say how it ended.
+    """Say how it ended; a good end's digests go to stdout.
 
     Raises:
         UploadEnded: not well.
     """
     display.finished(document)
     document.check_done()
+    for result in document.record.results:
+        display.result(result.digest)

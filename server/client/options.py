@@ -26,6 +26,7 @@ GIVE_UP_AFTER_SECONDS: Final = 600.0
 CHUNK_BYTES: Final = 64 * MIB
 SMALLEST_CHUNK_BYTES: Final = 64 * KIB
 MOST_PARTS: Final = 64
+MOST_ARCHIVES: Final = 16
 
 _SERVER: Final = "The server"
 _IMAGE: Final = "The image"
@@ -33,7 +34,10 @@ _SENDING: Final = "How it is sent"
 
 # What a user's file may say: how, never what.
 CONFIGURABLE: Final = frozenset(
-    {"server", "token", "give_up_after", "chunk_size", "parallel", "md5", "check", "quiet"}
+    {
+        *("server", "token", "give_up_after", "quiet"),
+        *("chunk_size", "parallel", "at_once", "md5", "check"),
+    }
 )
 
 
@@ -215,6 +219,17 @@ class Sending:
             rich_help_panel=_SENDING,
         ),
     ] = 1
+    at_once: Annotated[
+        int,
+        typer.Option(
+            "--at-once",
+            min=1,
+            max=MOST_ARCHIVES,
+            metavar="N",
+            help="Of several archives, send N at a time.",
+            rich_help_panel=_SENDING,
+        ),
+    ] = 3
     chunk_size: Annotated[
         int,
         typer.Option(
