@@ -35,6 +35,9 @@ mount --bind "$repository" /mnt/repository
 mount --bind "$work" /mnt/work
 mount --bind "$venv" /mnt/venv
 mount --bind "$base" /mnt/base
+# A worker's own /dev, whatever has become of this machine's.
+mknod -m 0666 /mnt/null c 1 3
+mount --bind /mnt/null /dev/null
 nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
 for name in base venv; do
   eval place=\\$$name

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,20 +179,22 @@ def test_other_programs_read_what_was_exported(
         ["skopeo", "inspect", f"{form}:{out}"], capture_output=True, check=True, text=True
     )
     assert json.loads(shown.stdout)["Architecture"] == "amd64"
-    storage = ["--storage-driver=vfs", f"--root={tmp_path / 's'}", f"--runroot={tmp_path / 'r'}"]
-    loaded = subprocess.run(
-        ["podman", *storage, "load", "--quiet", "--input", str(out)],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
+    # podman refuses a --runroot of more than 50 characters.
+    with tempfile.TemporaryDirectory(prefix="p-") as short:
+        storage = ["--storage-driver=vfs", f"--root={tmp_path / 's'}", f"--runroot={short}"]
+        loaded = subprocess.run(
+            ["podman", *storage, "load", "--quiet", "--input", str(out)],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        pulled = subprocess.run(
+            ["buildah", *storage, "pull", "--quiet", f"{form}:{out}"],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
     assert loaded.stdout == f"Loaded image: {name}\n"
-    pulled = subprocess.run(
-        ["buildah", *storage, "pull", "--quiet", f"{form}:{out}"],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
     assert pulled.stdout.strip() == images[kind].image_id
 
 
