@@ -167,14 +167,16 @@ async def run(
     cwd: Path | None = None,
     watch: Callable[[int], None] | None = None,
     secrets: Collection[str] = (),
+    talks_on_stdout: bool = False,
 ) -> Completed:
     """Run a program to its end.
 
     `env` is its whole environment, to which a plain locale is added. `on_line` gets each line of
-    stderr, scrubbed of `secrets` and of whatever looks like one, on the event loop; if it fails,
-    that is logged and the program goes on. `watch` is called about four times a second, in a worker
-    thread, with the id of the process group. When the surrounding scope is cancelled the group gets
-    TERM, KILL after two seconds, and is gone before the cancellation goes on.
+    stderr, and of stdout where that has only words for people; scrubbed of `secrets` and of
+    whatever looks like one, on the event loop; if it fails, that is logged and the program goes on.
+    `watch` is called about four times a second, in a worker thread, with the id of the process
+    group. When the surrounding scope is cancelled the group gets TERM, KILL after two seconds, and
+    is gone before the cancellation goes on.
 
     Raises:
         ToolMissing: there is no such program.
@@ -191,18 +193,20 @@ async def run(
 
     process = await anyio.to_thread.run_sync(start)
     output = _Output()
-    lines = _Lines(on_line, secrets)
+    lines, words = _Lines(on_line, secrets), _Lines(on_line, secrets)
     with process:
         try:
             async with anyio.create_task_group() as readers:
                 closed = anyio.Event()
-                readers.start_soon(_drain, cast("IO[bytes]", process.stdout), output.feed)
+                heard = words.feed if talks_on_stdout else output.feed
+                readers.start_soon(_drain, cast("IO[bytes]", process.stdout), heard)
                 readers.start_soon(_drain, cast("IO[bytes]", process.stderr), lines.feed, closed)
                 returncode = await _ended(process, closed, watch)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(process.stop)
         lines.end()
+        words.end()
     return Completed(returncode, bytes(output.data), lines.tail)
 
 
@@ -278,7 +282,7 @@ class _Output:
 
 
 class _Lines:
-    """Cuts stderr into scrubbed lines, hands them on and keeps the last of them."""
+    """Cuts output into scrubbed lines, hands them on and keeps the last of them."""
 
     def __init__(self, on_line: Callable[[str], None], secrets: Collection[str]) -> None:
         self._on_line = on_line

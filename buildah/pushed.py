@@ -136,6 +136,7 @@ async def send(
             on_line=log,
             watch=watch,
             secrets=access.secrets,
+            talks_on_stdout=True,
         )
     if completed.returncode:
         raise await failure(completed, destination, registry, sending.symptoms)
