@@ -94,6 +94,7 @@ class Application:
             Route("/api/uploads", api.listing),
             Route("/api/uploads/{id}", api.one),
             Route("/api/uploads/{id}/events", api.upload_events),
+            Route("/api/uploads/{id}/log", api.log),
             Route("/api/uploads/{id}/cancel", api.cancel, methods=["POST"]),
             Route("/api/uploads/{id}/retry", api.retry, methods=["POST"]),
             Route("/api/events", api.events),
@@ -101,7 +102,7 @@ class Application:
             Route("/api/destinations", Destinations(settings, callers).get),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
-            *Page().routes(),
+            *Page(settings.console_uploads, settings.console_chunk_size).routes(),
         ]
         self.asgi = Starlette(
             routes=[*routes, *self._legacy_routes(routes, callers, records)],

@@ -1,6 +1,7 @@
 """The console: the built files of `server/console/`, served at `/` under a strict policy.
 
-Knows: where the build is, which file may be kept for how long, what a page may do in a browser.
+Knows: where the build is, which file may be kept for how long, what a page may do in a browser,
+what the operator decided for it.
 Must not know: what the page shows, uploads, callers (the page itself is no secret).
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from server.protocols.headers import CACHE_CONTROL
@@ -53,8 +54,9 @@ status at <code>/api/uploads</code>.</p>
 class Page:
     """The files of one build. What there is is looked up once: no request names a path on disk."""
 
-    def __init__(self, directory: Path = BUILD_DIR) -> None:
+    def __init__(self, uploads_at_once: int, chunk_bytes: int, directory: Path = BUILD_DIR) -> None:
         """Take the build that is in this directory now, if there is one."""
+        self._decided = {"uploads_at_once": uploads_at_once, "chunk_bytes": chunk_bytes}
         self._files: Mapping[str, Path] = {
             path.relative_to(directory).as_posix(): path
             for path in sorted(directory.rglob("*"))
@@ -62,8 +64,13 @@ class Page:
         }
 
     def routes(self) -> list[Route]:
-        """`/`, and every file of the build."""
-        return [Route("/", self._index), *(Route(f"/{name}", self._file) for name in self._files)]
+        """`/`, every file of the build, and `/api/console`: what was decided for the page."""
+        asked = Route("/api/console", self._console)
+        return [
+            Route("/", self._index),
+            asked,
+            *(Route(f"/{name}", self._file) for name in self._files),
+        ]
 
     async def _index(self, _: Request) -> Response:
         """The page; where it was not built, how to build it."""
@@ -71,6 +78,10 @@ class Page:
         if found is None:
             return HTMLResponse(_UNBUILT, HTTPStatus.SERVICE_UNAVAILABLE, _headers(_INDEX))
         return _answer(_INDEX, found)
+
+    async def _console(self, _: Request) -> Response:
+        """`GET /api/console`: how the page is to send."""
+        return JSONResponse(self._decided)
 
     async def _file(self, request: Request) -> Response:
         """A script, a style or an icon."""

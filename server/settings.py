@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from server.setting_types import LegacyDialectRow, RegistryRow, check_path
 
+MIB = 2**20
 GIB = 2**30
 GZIP_LEVELS = 9
 ENVIRONMENT_PREFIX = "TUSBOAT_"
@@ -222,6 +223,20 @@ class Settings(BaseSettings):
         (),
         description="Web origins (`https://console.example`) whose pages may use this server. "
         "In the environment as JSON.",
+    )
+    console_uploads: int = Field(
+        3,
+        ge=1,
+        le=5,
+        description="How many connections a page of the console sends over at a time, one for each "
+        "file or part of a file; the others wait. A browser has six, and needs one itself.",
+    )
+    console_chunk_size: int = Field(
+        64 * MIB,
+        ge=MIB,
+        json_schema_extra={"unit": "bytes"},
+        description="How much the console sends in one request; less, where a proxy in front takes "
+        "less.",
     )
     ietf_interim: bool = Field(
         False,

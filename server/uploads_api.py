@@ -164,15 +164,31 @@ class UploadsApi:
         found = await self._found(request, Action.READ)
         return await self._stream(request, caller, found)
 
+    async def log(self, request: Request) -> Response:
+        """`GET /api/uploads/ID/log`: what its steps said, as far as it is remembered.
+
+        Each line has the id of its event, by which one knows it again in a stream.
+
+        Raises:
+            Unavailable: Redis, which remembers it, does not answer.
+        """
+        found = await self._found(request, Action.READ)
+        lines: list[dict[str, Any]] | None = None
+        with anyio.move_on_after(_REDIS_SECONDS):
+            lines = [
+                {"event": event.id, "step": event.data["step"], "line": event.data["line"]}
+                async for event in self._feed.so_far(found.upload.id)
+                if event.type == "log"
+            ]
+        if lines is None:
+            raise _redis_silent("log")
+        return JSONResponse({"lines": lines})
+
     async def _stream(self, request: Request, caller: Caller, found: Found | None) -> Response:
         with anyio.move_on_after(_REDIS_SECONDS) as waiting:
             await self._feed.newest_id()
         if waiting.cancelled_caught:
-            raise Unavailable(
-                "events: Redis does not answer",
-                "ask the status instead, and come back later",
-                headers={RETRY_AFTER: "5"},
-            )
+            raise _redis_silent("events")
         after = single(request.headers, LAST_EVENT_ID)
         return StreamingResponse(
             self._lines(caller, found, after),
@@ -222,6 +238,14 @@ class UploadsApi:
     async def _record(self, found: Found) -> Record:
         [record] = await self._records.of([found])
         return record
+
+
+def _redis_silent(what: str) -> Unavailable:
+    return Unavailable(
+        f"{what}: Redis does not answer",
+        "ask the status instead, and come back later",
+        headers={RETRY_AFTER: "5"},
+    )
 
 
 def _any_exists(digests: Collection[str | None]) -> bool | None:

@@ -92,6 +92,7 @@ def test_another_callers_upload_does_not_exist(guarded: LiveServer) -> None:
         ("DELETE", upload),
         ("GET", f"/api/uploads/{identifier}"),
         ("GET", f"/api/uploads/{identifier}/events"),
+        ("GET", f"/api/uploads/{identifier}/log"),
         ("POST", f"/api/uploads/{identifier}/cancel"),
         ("POST", f"/api/uploads/{identifier}/retry"),
     ]:

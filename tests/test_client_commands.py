@@ -140,7 +140,7 @@ def test_status_shows_one_and_lists_all(server: LiveServer, tmp_path: Path, home
     assert (watched.code, watched.stdout.split()[1:]) == (0, ["small.tar:", "done"])
 
 
-@pytest.mark.parametrize("command", ["status", "cancel", "retry"])
+@pytest.mark.parametrize("command", ["status", "log", "cancel", "retry"])
 def test_ids_that_are_none(command: str, server: LiveServer, home: Path) -> None:
     for upload_id in ("0" * 32, "../../livez", "a/b", "?"):
         ran = run_tusboat(home, command, upload_id, "--server", server.url)

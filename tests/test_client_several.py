@@ -63,6 +63,9 @@ def test_each_becomes_an_image_and_the_digests_are_in_order(
         assert registry.config_digest(f"{registry.host}/team/{name}@{digest}") == archive.image_id
         assert f"{archive.path}: {registry.host}/team/{name}:v1 is in the registry" in ran.stderr
     assert remembered(home) == []
+    said = run_tusboat(home, "log", documents(wired.url)[0]["id"], "--server", wired.url)
+    assert said.code == 0, said
+    assert "push: " in said.stdout
 
 
 def test_without_an_image_each_goes_under_its_own_name(

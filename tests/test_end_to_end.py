@@ -282,6 +282,13 @@ def test_events(wired: LiveServer, registry: RunningRegistry, tmp_path: Path) ->
     one = Stream(wired.port, f"/api/uploads/{identifier}/events")
     assert json.loads(one.next()["data"])["status"] == "done"
     one.close()
+    # Who comes later reads what was said, under the ids of the events.
+    log = ask(wired.port, "GET", f"/api/uploads/{identifier}/log").problem["lines"]
+    heard = [one for one in seen if one["event"] == "log"]
+    assert [(line["event"], line["step"], line["line"]) for line in log] == [
+        (one["id"], *(json.loads(one["data"])[key] for key in ("step", "line"))) for one in heard
+    ]
+    assert "push" in {line["step"] for line in log}
 
 
 def test_cancel_while_receiving(wired: LiveServer) -> None:

@@ -13,8 +13,10 @@ import pytest
 from starlette.responses import Response
 
 from server.page import Page
+from tests.conftest import Serve
 from tests.live import ROOT, LiveServer
 from tests.raw import ask
+from tests.uploading import MIB
 
 CONSOLE = ROOT / "server" / "console"
 STRICT = {
@@ -81,8 +83,16 @@ def test_nothing_but_the_build_is_there(server: LiveServer, path: str) -> None:
     assert (answer.status, answer.problem["code"]) == (404, "not_found")
 
 
+def test_the_page_is_told_what_the_operator_decided(server: LiveServer, serve: Serve) -> None:
+    usual = {"uploads_at_once": 3, "chunk_bytes": 64 * MIB}
+    assert ask(server.port, "GET", "/api/console").problem == usual
+    other = serve(console_uploads=1, console_chunk_size=MIB)
+    decided = {"uploads_at_once": 1, "chunk_bytes": MIB}
+    assert ask(other.port, "GET", "/api/console").problem == decided
+
+
 def test_without_a_build_it_says_how_to_make_one(tmp_path: Path) -> None:
-    [index] = Page(tmp_path / "absent").routes()
+    index, _ = Page(3, MIB, tmp_path / "absent").routes()
     answer: Response = anyio.run(index.endpoint, None)
     assert (index.path, answer.status_code) == ("/", 503)
     assert b"make setup" in bytes(answer.body)

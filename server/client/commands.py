@@ -16,11 +16,11 @@ from server.client.cargo import cargo
 from server.client.exits import FAILED, exits
 from server.client.followed import conclude, followed
 from server.client.groups import grouped
-from server.client.listing import show_all, show_one, watch_all
+from server.client.listing import show_all, show_log, show_one, watch_all
 from server.client.manual import manual
 from server.client.options import CONFIGURABLE, Asked, Place, Sending
 from server.client.telling import Form, Telling, open_display
-from server.client.watch import act, fetch
+from server.client.watch import act, fetch, fetch_log
 
 _LOOK: Final = "interrupted; `tusboat status` says what came of it"
 
@@ -100,6 +100,17 @@ def status(
             conclude(display, followed(connection, upload_id, display, place))
         else:
             show_one(fetch(connection, upload_id), as_json=form.as_json)
+
+
+@_command
+def log(upload_id: UploadArgument, *, form: Form, place: Place) -> None:
+    """Print what the steps of an upload said: buildah's and skopeo's own words, line by line."""
+    with (
+        open_display(place, form, bars=False) as display,
+        exits(display, "interrupted"),
+        place.connect() as connection,
+    ):
+        show_log(fetch_log(connection, upload_id), as_json=form.as_json)
 
 
 @_command

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import typer
@@ -32,6 +33,13 @@ def show_one(document: Document, *, as_json: bool) -> None:
         typer.echo(json.dumps(document.raw))
     else:
         show(detail_of(document.record))
+
+
+def show_log(lines: Iterable[Mapping[str, str]], *, as_json: bool) -> None:
+    """The lines, each with the step that said it."""
+    for line in lines:
+        text = f"{line.get('step')}: {line.get('line')}"
+        typer.echo(json.dumps(line) if as_json else printable(text))
 
 
 def show_all(connection: Connection, limit: int, *, as_json: bool) -> None:

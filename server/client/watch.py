@@ -52,6 +52,19 @@ def fetch(connection: Connection, upload_id: str) -> Document:
     return Document.parse(connection.document("GET", _path(upload_id)))
 
 
+def fetch_log(connection: Connection, upload_id: str) -> list[dict[str, str]]:
+    """What the steps of an upload said: rows of `event`, `step` and `line`.
+
+    Raises:
+        UploadLost, Refused, TryAgain: as the server says.
+    """
+    path = f"{_path(upload_id)}/log"
+    lines = connection.document("GET", path).get("lines")
+    if not isinstance(lines, list):
+        raise Refused(f"{connection.server} sent a log that is none", code="not_understood")
+    return lines
+
+
 def act(connection: Connection, upload_id: str, action: str) -> Document:
     """Do something with an upload (`cancel`, `retry`); the status document afterwards.
 

@@ -76,6 +76,10 @@ def test_from_a_file_to_the_registry(
     done.get_by_role("button", name=f"Copy {exact}").click()
     expect(done.get_by_text("Copied")).to_be_visible()
     assert console.page.evaluate("navigator.clipboard.readText()") == exact
+    # Whoever opens the page later reads what the steps said, too.
+    late = open_console(wired.url)
+    late.row("hello.tar").get_by_text("Details").click()
+    expect(late.row("hello.tar").locator(".log")).to_contain_text("push: ")
 
 
 def test_two_files_at_once(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from tests.browser.console import Console, Open
+from tests.conftest import Serve
 from tests.live import LiveServer, wait_until
 from tests.proxy import CuttingProxy
 from tests.raw import TUS, ask
@@ -250,6 +251,28 @@ def test_only_three_connections_at_once(
     console.page.context.set_offline(False)
     for path in paths:
         assert_kept(server, console, path)
+
+
+def test_as_the_operator_wants_it(serve: Serve, tmp_path: Path, open_console: Open) -> None:
+    paths = [write_archive(tmp_path / f"decided-{number}.tar", 3 * MIB) for number in range(2)]
+    patches: list[Request] = []
+    server = serve(console_uploads=1, console_chunk_size=MIB)
+    console = open_console(server.url)
+    expect(console.page.get_by_text("Live", exact=True)).to_be_visible()
+    console.page.on("request", lambda one: one.method == "PATCH" and patches.append(one))
+    console.choose(*paths)
+    for path in paths:
+        console.aim(path.name, "")
+        expect(console.draft(path.name).get_by_label("Connections")).to_have_count(0)
+    console.page.context.set_offline(True)
+    console.page.get_by_role("button", name="Upload all 2").click()
+    expect(console.row(paths[0].name).get_by_role("button", name="Try now")).to_be_visible()
+    console.wait_for(paths[1].name, "phase.queued")
+    console.page.context.set_offline(False)
+    for path in paths:
+        assert_kept(server, console, path)
+    sizes = [int(one.headers["upload-offset"]) for one in patches if one.response()]
+    assert sorted(sizes) == [0, 0, MIB, MIB, 2 * MIB, 2 * MIB]
 
 
 def test_in_three_connections(server: LiveServer, tmp_path: Path, open_console: Open) -> None:

@@ -62,6 +62,18 @@ export interface Destinations {
   default_repository: string
 }
 
+/** How the operator wants files to be sent. */
+export interface Sending {
+  uploads_at_once: number
+  chunk_bytes: number
+}
+
+export interface Line {
+  event: string
+  step: string
+  line: string
+}
+
 export interface Verdict {
   allowed: boolean
   exists: boolean | null
@@ -147,6 +159,8 @@ export function list(cursor: string | null, filter: { q?: string; status?: strin
 }
 
 export const one = (id: string) => json<Upload & { archive: unknown }>(`api/uploads/${id}`)
+export const sending = () => json<Sending>('api/console')
+export const log = async (id: string) => (await json<{ lines: Line[] }>(`api/uploads/${id}/log`)).lines
 export const cancel = (id: string) => json<Upload>(`api/uploads/${id}/cancel`, { method: 'POST' })
 export const retry = (id: string) => json<Upload>(`api/uploads/${id}/retry`, { method: 'POST' })
 

@@ -31,27 +31,30 @@ export interface Row {
 export type Connection = 'connecting' | 'live' | 'lost' | 'unauthorized'
 
 const LOG_LINES = 500
+// Until the server has said how it wants it.
+const USUAL: api.Sending = { uploads_at_once: 3, chunk_bytes: 64 * 1024 * 1024 }
 
 export class Board {
   documents = new Map<string, api.Upload>()
-  logs = new Map<string, string[]>()
+  logs = new Map<string, api.Line[]>()
   drafts: Draft[] = []
   sends: Send[] = []
   left: Remembered[] = remembered()
   connection: Connection = 'connecting'
   destinations: api.Destinations | null = null
+  sending = USUAL
   more: string | null = null
   loaded = false
   /** What was asked for is among these. */
   search = ''
-  #queue = new Queue()
+  #queue = new Queue(USUAL.uploads_at_once)
   #events: Events
   #asked = new Map<string, AbortController>()
 
   constructor(private readonly changed: () => void) {
     this.#events = new Events({
       connected: () => void this.#connected(),
-      event: (kind, data) => this.#event(kind, data),
+      event: (kind, data, id) => this.#event(kind, data, id),
       lost: () => this.#is('lost'),
       unauthorized: () => this.#is('unauthorized'),
     })
@@ -74,6 +77,8 @@ export class Board {
     const taken = new Set<string>()
     const add = (key: string, id: string | null, send: Send | null, left: Remembered | null) => {
       if (id) taken.add(id)
+      // The parts of a file are that file, to whoever sends it.
+      for (const part of (send?.memory ?? left)?.partUrls ?? []) taken.add(idOf(part) ?? '')
       rows.push({ key, document: (id && this.documents.get(id)) || null, send, left })
     }
     for (const send of this.sends) add(send.memory.key, send.id, send, null)
@@ -164,7 +169,7 @@ export class Board {
   }
 
   #send(file: File, memory: Remembered): void {
-    const send = new Send(file, memory, () => this.#moved())
+    const send = new Send(file, memory, () => this.sending, () => this.#moved())
     this.sends.unshift(send)
     this.#queue.add(send)
     this.changed()
@@ -225,6 +230,21 @@ export class Board {
     }
   }
 
+  /** What the steps said before this page was open, put before what it heard itself. */
+  async readLog(id: string): Promise<void> {
+    let before: api.Line[]
+    try {
+      before = await api.log(id)
+    } catch (error) {
+      if (error instanceof api.Problem) return
+      throw error
+    }
+    const known = new Set(before.map(({ event }) => event))
+    const heard = (this.logs.get(id) ?? []).filter(({ event }) => !known.has(event))
+    this.logs.set(id, [...before, ...heard].slice(-LOG_LINES))
+    this.changed()
+  }
+
   /** Take a line of this page's own away; what the server knows stays there. */
   dismiss(row: Row): void {
     if (row.send) this.#remove(row.send)
@@ -256,6 +276,8 @@ export class Board {
   async #connected(): Promise<void> {
     try {
       this.destinations = await api.destinations()
+      this.sending = await api.sending()
+      this.#queue.allow(this.sending.uploads_at_once)
       for (const draft of this.drafts) {
         if (!draft.wish.image && !draft.touched && draft.contents) {
           draft.wish.image = propose(draft.file.name, draft.contents, this.destinations)
@@ -296,7 +318,7 @@ export class Board {
     this.left = this.left.filter((one) => idOf(one.url) !== document.id)
   }
 
-  #event(kind: string, data: unknown): void {
+  #event(kind: string, data: unknown, event: string): void {
     if (kind === 'status') this.#know(data as api.Upload)
     if (kind === 'removed') this.documents.delete((data as { id: string }).id)
     if (kind === 'step') {
@@ -308,7 +330,7 @@ export class Board {
     if (kind === 'log') {
       const { id, step, line } = data as { id: string; step: string; line: string }
       const lines = this.logs.get(id) ?? []
-      lines.push(`${step}: ${line}`)
+      lines.push({ event, step, line })
       this.logs.set(id, lines.slice(-LOG_LINES))
     }
     this.changed()

@@ -6,7 +6,7 @@ import { ask, Problem } from './api'
 export interface Listener {
   /** A connection stands; what happened before it has to be asked for. */
   connected(): void
-  event(kind: string, data: unknown): void
+  event(kind: string, data: unknown, id: string): void
   /** It is gone, and will be tried again. */
   lost(): void
   /** The server wants a token, or another one; nothing is tried until `start` is called again. */
@@ -98,7 +98,8 @@ export class Events {
     }
     const data = fields.get('data')
     if (data === undefined) return
-    this.#lastId = fields.get('id') ?? this.#lastId
-    this.listener.event(fields.get('event') ?? 'message', JSON.parse(data))
+    const id = fields.get('id') ?? ''
+    this.#lastId = id || this.#lastId
+    this.listener.event(fields.get('event') ?? 'message', JSON.parse(data), id)
   }
 }

@@ -3,20 +3,24 @@
 
 import type { Send } from './send'
 
-// A browser has six connections to a server; the others are for events and questions.
-export const CONNECTIONS = 3
 const LOOK_MS = 5000
 
 export class Queue {
   #sends: Send[] = []
 
-  constructor() {
+  /** `most` connections at once: a browser has six to a server, and needs some for other things. */
+  constructor(private most: number) {
     addEventListener('online', () => {
       for (const send of this.#sends) send.hurry()
     })
     setInterval(() => {
       for (const send of this.#sends) send.lookForStall()
     }, LOOK_MS)
+  }
+
+  allow(most: number): void {
+    this.most = most
+    this.turn()
   }
 
   add(send: Send): void {
@@ -34,7 +38,7 @@ export class Queue {
     let used = this.#sends.reduce((sum, send) => sum + (send.working ? send.memory.parts : 0), 0)
     for (const send of this.#sends) {
       if (send.phase !== 'queued') continue
-      if (used > 0 && used + send.memory.parts > CONNECTIONS) return
+      if (used > 0 && used + send.memory.parts > this.most) return
       used += send.memory.parts
       void send.begin()
     }

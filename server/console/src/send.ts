@@ -2,10 +2,11 @@
 // server goes. Must not know: what is shown; when its turn is (`queue.ts`).
 
 import { type DetailedError, type HttpRequest, Upload } from 'tus-js-client'
-import { authorization, cancel, FILES, type Problem, problemOf } from './api'
+import { authorization, cancel, FILES, type Problem, problemOf, type Sending } from './api'
 import { Digest, OtherFile, Unreadable } from './digest'
 import { forget, idOf, type Remembered, remember } from './memory'
 import { Pace } from './pace'
+import { t } from './words'
 
 export type Phase =
   | 'queued'
@@ -21,7 +22,6 @@ export type Phase =
   | 'sent'
   | 'canceled'
 
-export const CHUNK = 64 * 1024 * 1024
 const FIRST_DELAY_MS = 500
 const LONGEST_DELAY_MS = 60_000
 const STALLED_MS = 60_000
@@ -42,10 +42,12 @@ export class Send {
   #timer: ReturnType<typeof setTimeout> | undefined
   #delay = FIRST_DELAY_MS
   #heard = 0
+  #chunkBytes = 0
 
   constructor(
     readonly file: File,
     readonly memory: Remembered,
+    private readonly sending: () => Sending,
     private readonly changed: () => void,
   ) {}
 
@@ -163,13 +165,15 @@ export class Send {
   #attempt(): void {
     const { memory } = this
     const parallel = memory.parts > 1
+    this.#chunkBytes = this.sending().chunk_bytes
     const upload = new Upload(this.file, {
       // With an address to go on at, nothing is begun anew: the client would do so on any 4xx.
       endpoint: memory.url ? null : FILES,
       uploadUrl: memory.url,
       headers: authorization(),
       metadata: this.#metadata(),
-      chunkSize: CHUNK,
+      metadataForPartialUploads: { filename: `${this.file.name} (${t('part')})` },
+      chunkSize: this.#chunkBytes,
       parallelUploads: memory.parts,
       retryDelays: null,
       fingerprint: async () => memory.key,
@@ -224,7 +228,7 @@ export class Send {
   async #promise(request: HttpRequest, wanted: () => boolean): Promise<void> {
     const concat = request.getHeader('Upload-Concat') ?? ''
     const offset = Number(request.getHeader('Upload-Offset'))
-    const last = request.getMethod() === 'PATCH' && !concat && offset + CHUNK >= this.file.size
+    const last = request.getMethod() === 'PATCH' && !concat && offset + this.#chunkBytes >= this.file.size
     if (!last && !concat.startsWith('final')) return
     this.#become('digesting')
     const md5 = await this.#digest!.md5

@@ -17,6 +17,7 @@ export class Details {
   #document: Upload | null = null
   #shown = ''
   #asked = ''
+  #read = ''
 
   constructor(private readonly board: Board) {
     this.element = h(
@@ -36,7 +37,12 @@ export class Details {
     if (!this.element.open || !document) return
     this.#showFacts(document)
     void this.#showInside(document)
-    const log = this.board.logs.get(document.id)?.join('\n') ?? t('log.empty')
+    if (this.#read !== document.id) {
+      this.#read = document.id
+      void this.board.readLog(document.id)
+    }
+    const lines = this.board.logs.get(document.id)?.map(({ step, line }) => `${step}: ${line}`)
+    const log = lines?.join('\n') || t('log.empty')
     const below = this.#log.scrollTop + this.#log.clientHeight >= this.#log.scrollHeight - 4
     say(this.#log, log)
     if (below) this.#log.scrollTop = this.#log.scrollHeight

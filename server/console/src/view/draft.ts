@@ -141,8 +141,10 @@ export class DraftView {
       choices.push(h('div', { class: 'check' }, box, h('label', { for: `partial-${key}` }, t('draft.partial'))))
     }
     const one = h('option', { value: '1' }, t('draft.parts.one'))
-    const three = h('option', { value: '3' }, t('draft.parts.three'))
-    const parts = this.#select(`parts-${key}`, 'draft.parts', [one, three], String(wish.parts), (value) => {
+    const most = this.board.sending.uploads_at_once
+    if (most === 1) return choices
+    const several = h('option', { value: String(most) }, t('draft.parts.several', { count: most }))
+    const parts = this.#select(`parts-${key}`, 'draft.parts', [one, several], String(wish.parts), (value) => {
       wish.parts = Number(value)
     })
     const folded = h('details', { class: 'more' }, h('summary', {}, t('draft.options')), parts)

@@ -4,6 +4,7 @@
 import type { Board, Row } from '../board'
 import { h, type Icon, say, show } from '../dom'
 import { bytes, duration, percent, speed } from '../format'
+import { Pace } from '../pace'
 import { type Key, t } from '../words'
 import { Details } from './details'
 import { Outcome } from './outcome'
@@ -51,6 +52,9 @@ export class RowView {
   readonly #actions = h('div', { class: 'actions' })
   readonly #details: Details
   #row: Row
+  /** Of what is not sent from here: of a step, or of somebody else's sending. */
+  readonly #pace = new Pace()
+  #paced = ''
   #told = ''
   #acting = ''
 
@@ -118,7 +122,18 @@ export class RowView {
     if (known) this.#bar.value = percent(done, total)
     else this.#bar.removeAttribute('value')
     show(this.#numbers, known)
-    if (known) say(this.#numbers, numbers(done, total, send?.phase === 'sending' ? send.pace.perSecond : 0))
+    if (known) say(this.#numbers, numbers(done, total, this.#perSecond(running?.name ?? document?.status ?? '', done)))
+  }
+
+  #perSecond(what: string, done: number): number {
+    const { send, document } = this.#row
+    if (send && send.phase !== 'sent') return send.phase === 'sending' ? send.pace.perSecond : 0
+    if (this.#paced !== what) this.#pace.reset()
+    this.#paced = what
+    const moving = document?.status === 'running' || document?.status === 'receiving'
+    if (!moving) return 0
+    this.#pace.add(done)
+    return this.#pace.perSecond
   }
 
   #showActions(): void {
