@@ -92,7 +92,7 @@ export class DraftView {
     this.#start.setAttribute('aria-disabled', String(!this.#allowed))
     this.#verdict.className = `verdict ${verdict?.allowed === false ? 'bad' : verdict && wish.image ? 'good' : ''}`
     if (!verdict) say(this.#verdict, t('draft.checking'))
-    else if (!verdict.allowed) say(this.#verdict, [verdict.reason, verdict.hint].filter(Boolean).join(' '))
+    else if (!verdict.allowed) say(this.#verdict, [verdict.reason, verdict.hint].filter(Boolean).join('\n'))
     else if (!wish.image) say(this.#verdict, this.#withoutImage())
     else say(this.#verdict, [t(verdict.exists ? 'draft.exists' : 'draft.allowed'), this.#several()].join(' '))
     this.#image.setAttribute('aria-invalid', String(verdict?.allowed === false))
