@@ -118,18 +118,6 @@ class EventFeed:
         newest: Any = await self._redis.xrevrange(Keys.EVENTS, count=1)
         return str(newest[0][0]) if newest else _BEGINNING
 
-    async def so_far(self, upload_id: str) -> AsyncIterator[Event]:
-        """The events of an upload that its stream still has, oldest first.
-
-        Raises:
-            CoordinationLost: Redis stayed away.
-        """
-        after = _BEGINNING
-        while page := await self.page(upload_id, after):
-            for event in page:
-                yield event
-            after = page[-1].id
-
     async def page(self, upload_id: str | None, after: str) -> list[Event]:
         """The next events after an id, oldest first; fewer than a full page: there are no more."""
         key = Keys.EVENTS if upload_id is None else Keys.upload_events(upload_id)

@@ -155,6 +155,8 @@ class Record:
     steps: tuple[StepRecord, ...] = ()
     results: tuple[ImageResult, ...] = ()
     error: Failure | None = field(default=None)
+    part_of: str | None = None
+    """What the parts of one file have in common until they are joined."""
 
     def step(self, name: str) -> StepRecord:
         """The step of that name.
@@ -201,6 +203,7 @@ class Record:
             "steps": [step.to_json() for step in self.steps],
             "results": [result.to_json() for result in self.results],
             "error": self.error.to_json() if self.error else None,
+            "part_of": self.part_of,
         }
 
     @classmethod

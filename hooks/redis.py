@@ -79,6 +79,11 @@ class Keys:
         return f"{cls.EVENTS}:{upload_id}"
 
     @classmethod
+    def upload_log(cls, upload_id: str) -> str:
+        """Stream of what one upload's steps said; the same entry ids as in `EVENTS`."""
+        return f"{cls.PREFIX}log:{upload_id}"
+
+    @classmethod
     def status(cls, upload_id: str) -> str:
         """String: the status document as JSON."""
         return f"{cls.PREFIX}status:{upload_id}"

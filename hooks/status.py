@@ -4,15 +4,16 @@ Knows: how a document is kept, and how an event gets one id in two streams.
 Must not know: who may see an upload, who listens (`feed.py`), or what the steps do.
 
 Everybody's stream and the upload's own hold each event under the same id, so a `Last-Event-ID`
-means the same wherever it is taken up again. A document and its upload's stream are forgotten after
-a while; what ended is on disk.
+means the same wherever it is taken up again. What the steps said is in a stream of its own as well,
+where progress does not push it out. A document and its upload's streams are forgotten after a
+while; what ended is on disk.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,13 +28,23 @@ KEPT_SECONDS = 30 * DAY_SECONDS
 _REMOVED_SECONDS = 60 * 60
 _MAX_EVENTS = 20_000
 _MAX_UPLOAD_EVENTS = 2_000
+_MAX_LINES = 5_000
 _DOCUMENTS_PER_READ = 500
 
-# publish(events, own, kept, upload_id, owner, type, data): one event, the same id in both streams.
-# Redis keeps ids rising within a stream when the clock steps back. A stream that begins again after
-# a loss begins a millisecond ahead, so its ids are above all that were given in this one. The
-# upload's own stream can only be ahead when the other was lost alone, and then it starts afresh.
+# publish(events, own, kept, upload_id, owner, type, data): one event, the same id in both streams;
+# answers with the id. Redis keeps ids rising within a stream when the clock steps back. A stream
+# that begins again after a loss begins a millisecond ahead, so its ids are above all that were
+# given in this one. An upload's own streams can only be ahead when the other was lost alone, and
+# then they start afresh.
 _PUBLISH = f"""
+local function append(stream, most, kept, entry, fields)
+  local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, entry, unpack(fields))
+  if type(added) == 'table' and added.err then
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, entry, unpack(fields))
+  end
+  redis.call('EXPIRE', stream, kept)
+end
 local function publish(events, own, kept, ...)
   local id, owner, kind, data = ...
   local fields = {{'id', id, 'owner', owner, 'type', kind, 'data', data}}
@@ -44,14 +55,17 @@ local function publish(events, own, kept, ...)
     next_id = string.format('%.0f-%d', milliseconds + 1, time[2] % 1000)
   end
   local entry = redis.call('XADD', events, 'MAXLEN', '~', {_MAX_EVENTS}, next_id, unpack(fields))
-  local added = redis.pcall(
-    'XADD', own, 'MAXLEN', '~', {_MAX_UPLOAD_EVENTS}, entry, unpack(fields))
-  if type(added) == 'table' and added.err then
-    redis.call('DEL', own)
-    redis.call('XADD', own, entry, unpack(fields))
-  end
-  redis.call('EXPIRE', own, kept)
+  append(own, {_MAX_UPLOAD_EVENTS}, kept, entry, fields)
+  return entry
 end
+"""
+_LOG = f"""{_PUBLISH}
+local entry = publish(KEYS[1], KEYS[2], unpack(ARGV, 1, 5))
+append(KEYS[3], {_MAX_LINES}, ARGV[1], entry, {{'step', ARGV[6], 'line', ARGV[7]}})
+"""
+_REMOVE = f"""{_PUBLISH}
+redis.call('DEL', KEYS[3], KEYS[4])
+publish(KEYS[1], KEYS[2], unpack(ARGV))
 """
 
 # put(keys, args): keep the document and publish, in the shapes of `Publication`. Answers 0 when the
@@ -99,6 +113,15 @@ class Publication:
         )
 
 
+@dataclass(frozen=True)
+class LogLine:
+    """Something that a step said, and the id of the event that told of it."""
+
+    event: str
+    step: str
+    line: str
+
+
 class StatusStore:
     """The current document of each upload, and the place where events are published."""
 
@@ -140,29 +163,28 @@ class StatusStore:
 
     async def log(self, upload_id: str, owner: str, step: str, line: str) -> None:
         """Publish one line of a step's output."""
-        data = {"id": upload_id, "step": step, "line": line}
-        await self._publish("", upload_id, owner, "log", data, self._kept_seconds)
+        data = json.dumps({"id": upload_id, "step": step, "line": line})
+        streams = (Keys.EVENTS, Keys.upload_events(upload_id), Keys.upload_log(upload_id))
+        args = (self._kept_seconds, upload_id, owner, "log", data, step, line)
+        await self._redis.script(_LOG, streams, args)
+
+    async def lines(self, upload_id: str) -> list[LogLine]:
+        """What the steps of an upload said, oldest first; the last few thousand lines.
+
+        Raises:
+            CoordinationLost: Redis stayed away.
+        """
+        entries: Any = await self._redis.xrange(Keys.upload_log(upload_id))
+        return [LogLine(event, fields["step"], fields["line"]) for event, fields in entries]
 
     async def remove(self, upload_id: str, owner: str) -> None:
         """Forget the document and publish that the upload is gone."""
-        forget = "redis.call('DEL', KEYS[3])\n"
-        await self._publish(
-            forget, upload_id, owner, "removed", {"id": upload_id}, _REMOVED_SECONDS
-        )
-
-    async def _publish(
-        self,
-        before: str,
-        upload_id: str,
-        owner: str,
-        kind: str,
-        data: Mapping[str, str],
-        kept_seconds: int,
-    ) -> None:
+        gone = (Keys.status(upload_id), Keys.upload_log(upload_id))
+        data = json.dumps({"id": upload_id})
         await self._redis.script(
-            f"{_PUBLISH}{before}publish(KEYS[1], KEYS[2], unpack(ARGV))",
-            (Keys.EVENTS, Keys.upload_events(upload_id), Keys.status(upload_id)),
-            (kept_seconds, upload_id, owner, kind, json.dumps(data)),
+            _REMOVE,
+            (Keys.EVENTS, Keys.upload_events(upload_id), *gone),
+            (_REMOVED_SECONDS, upload_id, owner, "removed", data),
         )
 
 

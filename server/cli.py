@@ -24,6 +24,7 @@ from rich.table import Table
 
 from server.auth import Callers, check_listening
 from server.checkup.check import Start
+from server.client.commands import LOOK
 from server.client.commands import app as client_app
 from server.logs import configure
 from server.settings import Settings, SettingsError, load
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 FAILED: Final = 1
 USAGE: Final = 2
 _TELL_SECONDS: Final = 5
+_OPERATE: Final = "Operate"
 
 app = typer.Typer(
     help="Carries a container image archive of any size over a bad network into an OCI registry.",
+    epilog="Exit codes: 0 done, 1 failed (cause and hint on stderr), 2 wrong usage, 130 "
+    "interrupted. The server's address and your token: TUSBOAT_SERVER, TUSBOAT_TOKEN, or "
+    "~/.config/tusboat/config.toml. `tusboat COMMAND --help` has the rest.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -70,7 +75,7 @@ def _root(
     """Carries a container image archive of any size over a bad network into an OCI registry."""
 
 
-@app.command()
+@app.command(rich_help_panel=_OPERATE)
 def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -109,7 +114,7 @@ def serve(
             serving.serve(settings, listener, scraped)
 
 
-@app.command()
+@app.command(rich_help_panel=_OPERATE)
 def worker(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run jobs beside a server, on the same data directory and Redis."""
     from server import serving  # noqa: PLC0415 - other commands start faster
@@ -145,7 +150,7 @@ async def _set_at_signal(stop: anyio.Event) -> None:
             stop.set()
 
 
-@app.command()
+@app.command(rich_help_panel=_OPERATE)
 def gc(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
@@ -203,7 +208,7 @@ async def _collect(settings: Settings, redis_url: str, dry_run: bool) -> Collect
     return collected
 
 
-@app.command("settings")
+@app.command("settings", rich_help_panel=_OPERATE)
 def show_settings(
     config: ConfigOption = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The README's table.")] = False,
@@ -221,7 +226,7 @@ def show_settings(
     Console(width=None if sys.stdout.isatty() else 160).print(grid)
 
 
-@app.command()
+@app.command(rich_help_panel=_OPERATE)
 def doctor(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -238,7 +243,7 @@ def doctor(
     raise typer.Exit(code)
 
 
-@app.command("inspect")
+@app.command("inspect", rich_help_panel=LOOK)
 def inspect_archive(
     archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="The image archive.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -255,7 +260,7 @@ def inspect_archive(
     typer.echo(text)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=_OPERATE)
 def export_image(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="host/repository:tag.")],
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The file to make.")],

@@ -15,7 +15,7 @@ import anyio
 
 from hooks.errors import CoordinationLost
 from hooks.record import Record, Status
-from hooks.status import StatusStore
+from hooks.status import LogLine, StatusStore
 from server.finder import Found
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,18 @@ class Records:
         """The document of each."""
         known = await self._known([one.upload.id for one in found])
         return [_merged(one, known.get(one.upload.id)) for one in found]
+
+    async def log(self, upload_id: str) -> list[LogLine]:
+        """What the upload's steps said, as far as it is remembered.
+
+        Raises:
+            CoordinationLost: Redis, which remembers it, does not answer.
+        """
+        with anyio.move_on_after(_REDIS_SECONDS):
+            return await self._status.lines(upload_id)
+        raise CoordinationLost(
+            "coordination_lost", "the log: Redis does not answer", "come back later"
+        )
 
     async def _known(self, ids: list[str]) -> dict[str, Record]:
         """What Redis says; nothing while it is away (the disk still knows a lot)."""

@@ -190,6 +190,7 @@ class Upload:
             created_at=rfc3339(self.created_at),
             updated_at=rfc3339(datetime.now(UTC).timestamp()),
             expires_at=None if expires_at is None else rfc3339(expires_at),
+            part_of=(self.metadata.get("part_of") or None) if self.partial else None,
         )
 
     def unreadable_outcome(self) -> Record:

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -168,27 +169,20 @@ class UploadsApi:
         """`GET /api/uploads/ID/log`: what its steps said, as far as it is remembered.
 
         Each line has the id of its event, by which one knows it again in a stream.
-
-        Raises:
-            Unavailable: Redis, which remembers it, does not answer.
         """
         found = await self._found(request, Action.READ)
-        lines: list[dict[str, Any]] | None = None
-        with anyio.move_on_after(_REDIS_SECONDS):
-            lines = [
-                {"event": event.id, "step": event.data["step"], "line": event.data["line"]}
-                async for event in self._feed.so_far(found.upload.id)
-                if event.type == "log"
-            ]
-        if lines is None:
-            raise _redis_silent("log")
-        return JSONResponse({"lines": lines})
+        lines = await self._records.log(found.upload.id)
+        return JSONResponse({"lines": [asdict(line) for line in lines]})
 
     async def _stream(self, request: Request, caller: Caller, found: Found | None) -> Response:
         with anyio.move_on_after(_REDIS_SECONDS) as waiting:
             await self._feed.newest_id()
         if waiting.cancelled_caught:
-            raise _redis_silent("events")
+            raise Unavailable(
+                "events: Redis does not answer",
+                "ask the status instead, and come back later",
+                headers={RETRY_AFTER: "5"},
+            )
         after = single(request.headers, LAST_EVENT_ID)
         return StreamingResponse(
             self._lines(caller, found, after),
@@ -238,14 +232,6 @@ class UploadsApi:
     async def _record(self, found: Found) -> Record:
         [record] = await self._records.of([found])
         return record
-
-
-def _redis_silent(what: str) -> Unavailable:
-    return Unavailable(
-        f"{what}: Redis does not answer",
-        "ask the status instead, and come back later",
-        headers={RETRY_AFTER: "5"},
-    )
 
 
 def _any_exists(digests: Collection[str | None]) -> bool | None:

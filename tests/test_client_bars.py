@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.archives import write_docker_archive
+from tests.conftest import Serve
+from tests.journeys import row
 from tests.live import COMMAND, LiveServer, Ran, environment, run_tusboat, wait_until
 from tests.proxy import CuttingProxy
 from tests.raw import create, metadata
+from tests.registries import RunningRegistry, plain_registry
 from tests.uploading import CHUNK, MIB, documents, write_archive
+
+__all__ = ["plain_registry"]
 
 pytest_plugins = ("tests.client_fixtures",)
 
@@ -76,6 +82,22 @@ def test_several_archives_have_a_bar_each_that_goes_through_all_of_it(
     assert picture.count("100%") == 2, "the last picture has one bar for each"
 
 
+def test_every_step_has_a_bar_with_its_speed_and_what_is_left(
+    serve: Serve, plain_registry: RunningRegistry, tmp_path: Path, home: Path
+) -> None:
+    server = serve(registries=[row(plain_registry)])
+    archive = write_docker_archive(tmp_path / "llm.tar", [100 * MIB, 100 * MIB], seed="bars")
+    image = f"{plain_registry.host}/team/bars:v1"
+    ran = Terminal(
+        home, "upload", str(archive.path), "--image", image, "--server", server.url
+    ).finish()
+    assert ran.code == 0, ran
+    for name in ("upload", "load", "push"):
+        speed_and_rest = rf"{name} [^\r\n]* [\d.]+ [KMG]iB/s +\d+:\d\d"
+        assert re.search(speed_and_rest, ran.stderr), name
+        assert re.search(rf"{name} [^\r\n]*100%", ran.stderr), name
+
+
 def test_parts_have_one_bar_for_the_whole(server: LiveServer, home: Path) -> None:
     write_archive(home / "llm.tar", 12 * MIB)
     arguments = ("--server", server.url, "--parallel", "3", "--chunk-size", "1MiB")
@@ -134,12 +156,15 @@ def test_the_table_is_kept_up_to_date_until_nothing_is_under_way(
         terminal = Terminal(home, "status", "--watch", "--server", server.url, stdout=True)
         wait_until(lambda: "two.tar" in terminal.text)
         assert "receiving" in terminal.text
-        for row in documents(server.url):
-            canceled = run_tusboat(home, "cancel", row["id"], "--server", server.url)
+        for one in documents(server.url):
+            canceled = run_tusboat(home, "cancel", one["id"], "--server", server.url)
             assert canceled.code == 0, canceled
         ran = terminal.finish()
         assert ran.code == 0
         last = ran.stderr[ran.stderr.rindex("ID ") :]
+        # No wider than a terminal: ids as long as it takes, and how long ago instead of when.
+        assert {len(line.split()[0]) for line in last.splitlines()[1:3]} == {8}
+        assert last.count(" s ago") == 2
         assert last.count("canceled") == 2
         assert "receiving" not in last
         assert terminal.raw.count(b"\x1b[2K") > 0, "redrawn in place"

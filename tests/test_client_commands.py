@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Serve
 from tests.live import LiveServer, Ran, finish, run_tusboat, spawn_tusboat, wait_until
 from tests.proxy import CuttingProxy
+from tests.raw import create, metadata
 from tests.uploading import (
     CHUNK,
     HEADERS,
@@ -138,6 +140,21 @@ def test_status_shows_one_and_lists_all(server: LiveServer, tmp_path: Path, home
     assert json.loads(one_json.stdout) == document(server.url, upload_id)
     watched = run_tusboat(home, "status", "--watch", "--limit", "1", "--server", server.url)
     assert (watched.code, watched.stdout.split()[1:]) == (0, ["small.tar:", "done"])
+
+
+def test_the_beginning_of_an_id_will_do(serve: Serve, tmp_path: Path, home: Path) -> None:
+    server = serve(run_worker=False)
+    ids = [
+        create(server.port, 10, metadata(filename=f"{number}.tar")).rsplit("/", 1)[-1]
+        for number in range(20)
+    ]
+    shown = run_tusboat(home, "status", ids[3][:12], "--json", "--server", server.url)
+    assert json.loads(shown.stdout)["id"] == ids[3]
+    canceled = run_tusboat(home, "cancel", ids[3][:12], "--server", server.url)
+    assert canceled.code == 0, canceled
+    assert document(server.url, ids[3])["status"] == "canceled"
+    none = run_tusboat(home, "status", "0" * 31, "--server", server.url)
+    assert (none.code, "begins with" in none.stderr) == (1, True), none
 
 
 @pytest.mark.parametrize("command", ["status", "log", "cancel", "retry"])

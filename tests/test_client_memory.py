@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from hooks.record import Record, StepRecord, StepState
+from server.client import display as display_module
 from server.client import patience as patience_module
-from server.client.display import JsonDisplay, PlainDisplay, printable
+from server.client.display import Display, JsonDisplay, PlainDisplay, QuietDisplay, printable
 from server.client.document import Document
 from server.client.errors import ClientError, GaveUp, TryAgain, UploadEnded
+from server.client.followed import conclude
 from server.client.memory import DAY_SECONDS, Memory
 from server.client.patience import Patience
+from server.client.table import joined
 
 KEY, OTHER = "a" * 32, "b" * 32
 
@@ -209,9 +213,9 @@ def test_each_bad_end_says_what_to_do() -> None:
 
 def test_a_good_end_gives_each_digest_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     results = [{"image": f"h/n:{one}", "digest": f"sha256:{one}", "platforms": []} for one in "ab"]
-    PlainDisplay().finished(Document.parse(document(results=results)))
+    conclude(PlainDisplay(), Document.parse(document(results=results)))
     assert capsys.readouterr().out == "sha256:a\nsha256:b\n"
-    PlainDisplay().finished(Document.parse(document(expires_at="2026-11-25T00:00:00.000Z")))
+    conclude(PlainDisplay(), Document.parse(document(expires_at="2026-11-25T00:00:00.000Z")))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"kept on the server as upload {'f' * 32} until 2026-11-25" in captured.err
@@ -238,6 +242,56 @@ def test_each_transition_is_said_once(capsys: pytest.CaptureFixture[str]) -> Non
         lines.document(Document.parse(document(status="running", steps=[step(state, done)])))
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["status", "step", "step"]
+
+
+def test_a_step_that_has_far_to_go_is_told_of_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(display_module.time, "monotonic", lambda: now[0])
+
+    def moved(display: Display, done: int, seconds: float) -> None:
+        now[0] += seconds
+        step = StepRecord("push", StepState.RUNNING, bytes_done=done, bytes_total=4 * 1024)
+        display.step("f", step, changed=done == 0)
+
+    plain, lines, quiet = PlainDisplay(), JsonDisplay(), QuietDisplay()
+    for display in (plain, quiet):
+        for seconds, done in ((1, 0), (6, 1024), (6, 2048), (6, 3072), (6, 4096)):
+            moved(display, done, seconds)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "push: running",
+        "push: 2 KiB of 4 KiB (50 %)",
+        "push: 4 KiB of 4 KiB (100 %)",
+    ]
+    for seconds, done in ((1, 0), (0.4, 10), (0.7, 20), (0.1, 30)):
+        moved(lines, done, seconds)
+    events = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [event["step"]["bytes_done"] for event in events] == [0, 20]
+
+
+def test_what_was_not_verified_is_not_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    step = {"name": "verify", "state": "skipped", "started_at": None, "finished_at": None}
+    step |= {"bytes_done": 0, "bytes_total": 0, "message": "no md5"}
+    display = PlainDisplay()
+    for raw in (document(status="running", steps=[step]), document(steps=[step])):
+        display.document(Document.parse(raw))
+    display.finished(Document.parse(document(steps=[step])))
+    assert "not verified, but kept on the server" in capsys.readouterr().err
+
+
+def test_parts_of_one_file_are_one_row() -> None:
+    def part(number: int, owner: str = "anna", of: str | None = "key") -> Record:
+        raw = document(status="receiving", owner=owner, part_of=of, length=30, offset=10 * number)
+        name = f"llm (v1).tar (part {number + 1} of 3)"
+        return Document.parse({**raw, "id": f"{owner}{number}", "filename": name}).record
+
+    records = [part(0), part(0, "bert"), part(1), part(2), part(3, of=None)]
+    rows = joined(records)
+    assert [row.id for row in rows] == ["anna0", "bert0", "anna3"]
+    assert (rows[0].filename, rows[0].length, rows[0].offset) == ("llm (v1).tar in 3 parts", 90, 30)
+    assert rows[2] == records[-1]
 
 
 def test_a_stranger_cannot_command_the_terminal() -> None:

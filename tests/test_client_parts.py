@@ -107,6 +107,11 @@ def test_stopped_and_given_again_every_part_goes_on(
     assert first.code == (130 if number == signal.SIGINT else -signal.SIGKILL), first
     assert "Traceback" not in first.stderr
     assert len(remembered(home)) == 3
+    # Of what is under way there is one row, and a document for each part that says so.
+    listed = run_tusboat(home, "status", "--server", server.url).stdout
+    assert listed.count(f"{llm.name} in 3 parts") == 1
+    parts = [one for one in documents(server.url) if one["part_of"]]
+    assert {one["part_of"] for one in parts[:3]} == {parts[0]["part_of"]}
     before = line.bytes_up
     second = run_tusboat(home, *command)
     assert_kept(second, server.url, llm)

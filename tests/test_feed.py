@@ -76,14 +76,6 @@ async def test_a_subscriber_of_one_upload_hears_nothing_else(
         assert await nothing_comes(all_of_it)
 
 
-async def test_what_an_upload_told_so_far(feed: EventFeed, status: StatusStore) -> None:
-    await say(status, "of another", upload_id="b")
-    await say(status, *range(450))
-    told = [event async for event in feed.so_far("a")]
-    assert lines(told) == [str(number) for number in range(450)]
-    assert [event async for event in feed.so_far("nobody")] == []
-
-
 async def test_an_event_id_means_the_same_in_both_streams(
     feed: EventFeed, status: StatusStore
 ) -> None:

@@ -149,6 +149,26 @@ async def test_the_streams_are_bounded(redis: Client, status: StatusStore) -> No
         await status.log("a", "team", "push", str(number))
     assert await redis.xlen(Keys.EVENTS) == 2500
     assert 2000 <= await redis.xlen(Keys.upload_events("a")) < 2200
+    for number in range(2500, 6000):
+        await status.log("a", "team", "push", str(number))
+    assert 5000 <= len(await status.lines("a")) < 5300
+
+
+async def test_what_steps_said_is_not_pushed_out_by_progress(
+    redis: Client, status: StatusStore
+) -> None:
+    await status.log("b", "team", "push", "of another")
+    await status.log("a", "team", "load", "first")
+    moving = record().with_steps(["load"])
+    for _ in range(2500):
+        await status.put(moving, step="load")
+    await status.log("a", "team", "load", "last")
+    lines = await status.lines("a")
+    assert [(one.step, one.line) for one in lines] == [("load", "first"), ("load", "last")]
+    assert [one.event for one in lines][1] == (await events(redis, "a"))[-1][0]
+    assert await status.lines("nobody") == []
+    await status.remove("a", "team")
+    assert await status.lines("a") == []
 
 
 async def test_a_clock_that_goes_back_stops_nothing(redis: Client, status: StatusStore) -> None:

@@ -20,21 +20,31 @@ from server.client.listing import show_all, show_log, show_one, watch_all
 from server.client.manual import manual
 from server.client.options import CONFIGURABLE, Asked, Place, Sending
 from server.client.telling import Form, Telling, open_display
-from server.client.watch import act, fetch, fetch_log
+from server.client.watch import act, fetch, fetch_log, resolve
 
 _LOOK: Final = "interrupted; `tusboat status` says what came of it"
+
+# Under which heading `tusboat --help` has a command.
+SEND: Final = "Send"
+LOOK: Final = "Look"
 
 app = typer.Typer(help="Talk to a Tusboat server.")
 
 
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(grouped(function, configurable=CONFIGURABLE))
+def _command(panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        options = grouped(function, configurable=CONFIGURABLE)
+        return app.command(rich_help_panel=panel)(options)
+
+    return register
 
 
-UploadArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the upload.")]
+UploadArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the upload, or how it begins.")
+]
 
 
-@_command
+@_command(SEND)
 def upload(
     archives: Annotated[
         list[Path],
@@ -72,10 +82,11 @@ def upload(
             raise typer.Exit(FAILED)
 
 
-@_command
+@_command(LOOK)
 def status(
     upload_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One upload; else the newest ones.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="One upload, or how its id begins; else the newest."),
     ] = None,
     *,
     watch: Annotated[
@@ -85,7 +96,15 @@ def status(
     form: Form,
     place: Place,
 ) -> None:
-    """Show one upload, or list them; with --watch, the exit code says how the one ended."""
+    """Show one upload, or list them; with --watch, the exit code says how the one ended.
+
+    ```
+    tusboat status                  # the newest
+    tusboat status --watch          # the same as a table that is kept up to date
+    tusboat status 1292abad         # one with its steps, its digests and its error
+    tusboat status 1292abad --watch # until it has ended
+    ```
+    """
     bars = watch and upload_id is not None
     with (
         open_display(place, form, bars=bars) as display,
@@ -97,12 +116,13 @@ def status(
         elif upload_id is None:
             show_all(connection, limit, as_json=form.as_json)
         elif watch:
-            conclude(display, followed(connection, upload_id, display, place))
+            one = resolve(connection, upload_id)
+            conclude(display, followed(connection, one, display, place))
         else:
-            show_one(fetch(connection, upload_id), as_json=form.as_json)
+            show_one(fetch(connection, resolve(connection, upload_id)), as_json=form.as_json)
 
 
-@_command
+@_command(LOOK)
 def log(upload_id: UploadArgument, *, form: Form, place: Place) -> None:
     """Print what the steps of an upload said: buildah's and skopeo's own words, line by line."""
     with (
@@ -110,10 +130,10 @@ def log(upload_id: UploadArgument, *, form: Form, place: Place) -> None:
         exits(display, "interrupted"),
         place.connect() as connection,
     ):
-        show_log(fetch_log(connection, upload_id), as_json=form.as_json)
+        show_log(fetch_log(connection, resolve(connection, upload_id)), as_json=form.as_json)
 
 
-@_command
+@_command(SEND)
 def cancel(upload_id: UploadArgument, *, form: Form, place: Place) -> None:
     """Stop an upload, or the job that follows it; its archive is removed from the server."""
     with (
@@ -121,10 +141,10 @@ def cancel(upload_id: UploadArgument, *, form: Form, place: Place) -> None:
         exits(display, _LOOK),
         place.connect() as connection,
     ):
-        show_one(act(connection, upload_id, "cancel"), as_json=form.as_json)
+        show_one(act(connection, resolve(connection, upload_id), "cancel"), as_json=form.as_json)
 
 
-@_command
+@_command(SEND)
 def retry(
     upload_id: UploadArgument,
     *,
@@ -134,20 +154,25 @@ def retry(
     telling: Telling,
     place: Place,
 ) -> None:
-    """Try a failed upload again, from the archive that the server kept."""
+    """Try a failed upload again, from the archive that the server kept.
+
+    ```
+    tusboat retry 1292abad --wait
+    ```
+    """
     with (
         open_display(place, telling, bars=wait) as display,
         exits(display, _LOOK),
         place.connect() as connection,
     ):
-        document = act(connection, upload_id, "retry")
+        document = act(connection, resolve(connection, upload_id), "retry")
         if wait:
-            conclude(display, followed(connection, upload_id, display, place))
+            conclude(display, followed(connection, document.record.id, display, place))
         else:
             show_one(document, as_json=telling.as_json)
 
 
-@app.command("manual")
+@app.command("manual", rich_help_panel=LOOK)
 def show_manual(context: typer.Context) -> None:
     """Print the manual of all commands, as Markdown."""
     typer.echo(manual(context.find_root().command))

@@ -35,12 +35,16 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the archive, and the name under which its upload is remembered."""
+    """A stretch of a file, and the name under which its upload is remembered.
+
+    `file` is the same for all parts of one file: by it the server's list shows them as one.
+    """
 
     number: int
     start: int
     length: int
     key: str
+    file: str
 
 
 class Crew:
@@ -180,7 +184,8 @@ class Crew:
 
     def _named(self, part: Part) -> Mapping[str, str]:
         name = self._errand.archive.name
-        return {"filename": f"{name} (part {part.number + 1} of {len(self._parts)})"}
+        number = f"part {part.number + 1} of {len(self._parts)}"
+        return {"filename": f"{name} ({number})", "part_of": part.file}
 
     def _notice(self, text: str) -> None:
         # One line that breaks breaks for all parts, and is told of once.

@@ -83,7 +83,9 @@ class Display(abc.ABC):
             self.notice(f"{result.image} is in the registry")
         if not record.results:
             until = f" until {record.expires_at}" if record.expires_at else ""
-            self.notice(f"verified, and kept on the server as upload {record.id}{until}")
+            unproven = self._states.get("verify") is StepState.SKIPPED
+            words = "not verified, but kept" if unproven else "verified, and kept"
+            self.notice(f"{words} on the server as upload {record.id}{until}")
 
     def uploaded(self, upload_id: str) -> None:
         """The last word of somebody who does not wait."""
@@ -132,6 +134,7 @@ class PlainDisplay(Display):
         super().__init__(label)
         self._start: tuple[float, int] | None = None
         self._said_at = 0.0
+        self._step_said_at = 0.0
         self._whole = False
 
     def of(self, label: str) -> Self:
@@ -165,9 +168,14 @@ class PlainDisplay(Display):
         self.notice(f"{name}: {done} ({100 * done_bytes // total_bytes} %)")
 
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
-        """A line for each change."""
+        """A line for each change, and every ten seconds of one that has far to go."""
+        now = time.monotonic()
         if changed:
+            self._step_said_at = now
             self.notice(step_words(step))
+        elif is_on_its_way(step) and now - self._step_said_at >= _PLAIN_SECONDS:
+            self._step_said_at = now
+            self.waypoint(step.name, step.bytes_done, step.bytes_total)
 
 
 class QuietDisplay(PlainDisplay):
@@ -190,6 +198,7 @@ class JsonDisplay(Display):
         """Each object says the label."""
         super().__init__(label)
         self._said_at = 0.0
+        self._step_said_at = 0.0
 
     def of(self, label: str) -> Self:
         """Another one for the same stream."""
@@ -213,8 +222,11 @@ class JsonDisplay(Display):
             self._emit("upload", id=upload_id or None, offset=offset, length=length)
 
     def step(self, upload_id: str, step: StepRecord, *, changed: bool) -> None:
-        """`step`."""
-        if changed:
+        """`step`, at most once a second for one that has far to go."""
+        now = time.monotonic()
+        moving = is_on_its_way(step) and now - self._step_said_at >= _JSON_SECONDS
+        if changed or moving:
+            self._step_said_at = now
             self._emit("step", id=upload_id, step=step.to_json())
 
     def status(self, record: Record) -> None:
@@ -250,6 +262,11 @@ def far_words(offset: int, length: int | None) -> str:
     """How far something has come."""
     so_far = format_size(offset)
     return f"{so_far} so far" if length is None else f"{so_far} of {format_size(length)}"
+
+
+def is_on_its_way(step: StepRecord) -> bool:
+    """Whether it can be said how far a step is."""
+    return step.state is StepState.RUNNING and step.bytes_total > 0
 
 
 def step_words(step: StepRecord) -> str:

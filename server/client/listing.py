@@ -20,8 +20,9 @@ from server.client.connection import Connection
 from server.client.display import printable
 from server.client.document import Document
 from server.client.errors import Refused, TryAgain
+from server.client.pace import Pace
 from server.client.patience import Patience
-from server.client.table import detail_of, list_of, show, where
+from server.client.table import detail_of, joined, list_of, moved_bytes, show, where
 
 _WATCH_SECONDS: Final = 1.0
 _PAGE: Final = 100
@@ -68,6 +69,7 @@ def watch_all(connection: Connection, limit: int, patience: Patience, *, as_json
     drawn = sys.stdout.isatty() and not as_json
     live = Live(auto_refresh=False) if drawn else None
     seen: dict[str, str] = {}
+    paces: dict[str, Pace] = {}
     with live or contextlib.nullcontext():
         while True:
             try:
@@ -77,7 +79,10 @@ def watch_all(connection: Connection, limit: int, patience: Patience, *, as_json
                 continue
             patience.progressed()
             if live:
-                live.update(list_of([document.record for document in documents]), refresh=True)
+                records = [document.record for document in documents]
+                for record in joined(records):
+                    paces.setdefault(record.id, Pace()).add(moved_bytes(record))
+                live.update(list_of(records, paces) if records else "no uploads", refresh=True)
             else:
                 _print_changes(documents, seen, as_json=as_json)
             if all(document.record.status.terminal for document in documents):

@@ -167,6 +167,7 @@ def _shared(archive: Archive, fingerprint: str, count: int) -> list[Part]:
             number * size,
             min(size, archive.length - number * size),
             f"{fingerprint}-{number + 1}of{count}",
+            f"{fingerprint}-of{count}",
         )
         for number in range(count)
     ]

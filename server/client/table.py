@@ -6,8 +6,11 @@ Must not know: HTTP, exit codes.
 
 from __future__ import annotations
 
+import datetime
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import typer
@@ -17,10 +20,15 @@ from rich.text import Text
 
 from hooks.record import Record, Status, StepRecord, StepState
 from server.client.display import printable, step_words
+from server.client.pace import Pace
 from server.client.sizes import format_size
 
 # Wide enough for any row: a log or a pipe gets each upload in one line, and nothing cut off.
 _UNBOUNDED: Final = 10_000
+_SHORTEST_ID: Final = 8
+_LONGEST_ID: Final = 64
+# As both clients name parts.
+_PART_NAME: Final = re.compile(r" \([^()]*\)$")
 _STYLES: Final = {
     Status.DONE: "green",
     Status.FAILED: "red",
@@ -42,23 +50,98 @@ def show(content: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def list_of(records: Sequence[Record]) -> Table:
-    """One row for each upload."""
+def list_of(records: Sequence[Record], paces: Mapping[str, Pace] | None = None) -> Table:
+    """One row for each upload; the parts of one file are one.
+
+    On a terminal, ids are as long as tells them apart, and times are how long ago.
+    """
+    terminal = Console().is_terminal
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("ID", "STATUS", "FILE", "SIZE", "DONE", "IMAGE", "UPDATED"):
-        table.add_column(name, overflow="fold", no_wrap=name in {"STATUS", "SIZE", "UPDATED"})
-    for record in records:
+        whole = name in {"ID", "STATUS", "SIZE", "UPDATED"}
+        table.add_column(name, overflow="fold", no_wrap=whole)
+    shown = joined(records)
+    digits = _digits([record.id for record in shown]) if terminal else None
+    for record in shown:
         size = format_size(record.length) if record.length is not None else "?"
+        pace = paces.get(record.id) if paces else None
         table.add_row(
-            _text(record.id),
+            _text(record.id[:digits]),
             Text(record.status.value, style=_STYLES.get(record.status, "")),
             _text(record.filename or "-"),
             _text(size),
-            _text(where(record)),
+            _text(" ".join([where(record), *_speed(record, pace)]).strip()),
             _text(record.image or "-"),
-            _text(record.updated_at),
+            _text(_ago(record.updated_at) if terminal else record.updated_at),
         )
     return table
+
+
+def joined(records: Sequence[Record]) -> list[Record]:
+    """The same with the parts of each file as one, in the place of the first of them."""
+    files: dict[tuple[str, str], list[Record]] = {}
+    rows: list[Record | tuple[str, str]] = []
+    for record in records:
+        if record.part_of is None:
+            rows.append(record)
+            continue
+        file = (record.owner, record.part_of)
+        if file not in files:
+            rows.append(file)
+        files.setdefault(file, []).append(record)
+    return [row if isinstance(row, Record) else _whole(files[row]) for row in rows]
+
+
+def _whole(parts: Sequence[Record]) -> Record:
+    lengths = [part.length for part in parts]
+    name = _PART_NAME.sub("", parts[0].filename)
+    return replace(
+        parts[0],
+        filename=f"{name} in {len(parts)} parts",
+        length=None if None in lengths else sum(length or 0 for length in lengths),
+        offset=sum(part.offset for part in parts),
+        updated_at=max(part.updated_at for part in parts),
+    )
+
+
+def moved_bytes(record: Record) -> int:
+    """How far it is in what it is doing now."""
+    running = (step.bytes_done for step in record.steps if step.state is StepState.RUNNING)
+    return record.offset if record.status is Status.RECEIVING else next(running, 0)
+
+
+def _speed(record: Record, pace: Pace | None) -> list[str]:
+    """Speed and time left, while something moves."""
+    per_second = pace.per_second if pace and not record.status.terminal else 0
+    if per_second <= 0:
+        return []
+    words = [f"{format_size(per_second)}/s"]
+    running = (step.bytes_total for step in record.steps if step.state is StepState.RUNNING)
+    total = record.length if record.status is Status.RECEIVING else next(running, 0)
+    if total:
+        words.append(f"{_span((total - moved_bytes(record)) / per_second)} left")
+    return words
+
+
+def _digits(ids: Sequence[str]) -> int:
+    """How many digits of an id tell all of these apart."""
+    for digits in range(_SHORTEST_ID, _LONGEST_ID):
+        if len({one[:digits] for one in ids}) == len(ids):
+            return digits
+    return _LONGEST_ID
+
+
+def _ago(moment: str) -> str:
+    then = datetime.datetime.fromisoformat(moment)
+    return f"{_span((datetime.datetime.now(datetime.UTC) - then).total_seconds())} ago"
+
+
+def _span(seconds: float) -> str:
+    """A time in the unit that fits it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def detail_of(record: Record) -> RenderableType:

@@ -19,6 +19,7 @@ from server.client.patience import Patience
 
 POLL_SECONDS: Final = 0.5
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
 
 
 def follow(
@@ -41,6 +42,33 @@ def follow(
         if document.record.status.terminal:
             return document
         time.sleep(POLL_SECONDS)
+
+
+def resolve(connection: Connection, text: str) -> str:
+    """The id of the upload that a person means, who may write only the beginning of it.
+
+    Raises:
+        Refused: there is no such upload, or more than one; or as the server says.
+        UploadLost, TryAgain: as the server says.
+    """
+    if not _BEGINNING.fullmatch(text):
+        return text
+    found: list[str] = []
+    query = {"q": text, "limit": "500"}
+    while True:
+        page = connection.document("GET", "/api/uploads", query)
+        ids = [str(row["id"]) for row in page.get("uploads", ())]
+        found += [one for one in ids if one.startswith(text)]
+        if not page.get("next"):
+            break
+        query["cursor"] = str(page["next"])
+    match found:
+        case [upload_id]:
+            return upload_id
+        case []:
+            raise Refused(f"no upload's id begins with {text}", "`tusboat status` lists them")
+        case _:
+            raise Refused(f"several uploads' ids begin with {text}", ", ".join(found))
 
 
 def fetch(connection: Connection, upload_id: str) -> Document:
