@@ -132,10 +132,11 @@ class Catalog:
         """What JSON says.
 
         Raises:
-            ArchiveInvalid: it is none.
+            ArchiveInvalid: it is none, or says a thing twice: which of the two is meant, the
+                programs that read it after us need not agree on.
         """
         try:
-            return json.loads(data)
+            return json.loads(data, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
             raise _not_json(name) from error
 
@@ -206,6 +207,13 @@ def _fill(table: Catalog, source: Source, *, keep: bool) -> None:
         # A second one of the same name is ignored by the programs too.
         if table.entries.setdefault(entry.name, entry) is entry and keep and entry.regular:
             table.keep(source, entry)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _not_json(name: str) -> ArchiveInvalid:

@@ -13,6 +13,9 @@ from typing import Any
 from buildah.compression import Compression
 from buildah.platforms import is_platform
 
+# Behind the name of a missing blob that programs would fetch from an address in the archive.
+KEPT_ELSEWHERE = " (kept elsewhere)"
+
 
 class Format(StrEnum):
     """By which lists the archive describes itself."""

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from buildah.catalog import INDEX_BYTES
-from buildah.layouts import DIGEST, is_attestation, is_kept_elsewhere
+from buildah.catalog import INDEX_BYTES, Catalog
+from buildah.errors import ArchiveInvalid
+from buildah.layouts import DIGEST, is_attestation, is_exact, is_fetched
 
 _LAYOUT = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -72,7 +73,7 @@ def _is_present(shared: Path, row: Any) -> bool:
     if not isinstance(row, dict):
         return False
     path = _path(shared, row)
-    return (path is not None and path.is_file()) or is_kept_elsewhere(row)
+    return path is not None and path.is_file() and is_exact(row) and not is_fetched(row)
 
 
 def _write_index(shared: Path, index: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +89,10 @@ def _read(shared: Path, row: dict[str, Any]) -> dict[str, Any]:
     if path is None or not path.is_file() or path.stat().st_size > INDEX_BYTES:
         return {}
     try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        document = Catalog.parse(path.read_bytes(), path.name)
+    except ArchiveInvalid:
         return {}
-    return document if isinstance(document, dict) else {}
+    return document if isinstance(document, dict) and is_exact(document) else {}
 
 
 def _path(shared: Path, row: dict[str, Any]) -> Path | None:

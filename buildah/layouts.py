@@ -16,7 +16,7 @@ from typing import Any
 
 from buildah.catalog import CONFIG_BYTES, INDEX_BYTES, MANIFEST_BYTES, Catalog, shown
 from buildah.compression import Compression
-from buildah.contents import Image, Layer, PlatformImage
+from buildah.contents import KEPT_ELSEWHERE, Image, Layer, PlatformImage
 from buildah.errors import ArchiveCorrupt, ArchiveInvalid
 
 _IMAGES = 100
@@ -30,6 +30,16 @@ _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _SUFFIX = {Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
 _PLATFORM_KEYS = ("os", "architecture", "variant")
+# Of a list, a manifest, a descriptor and a platform, docker's and OCI's.
+_KEYS = frozenset(
+    {
+        *("Config", "RepoTags", "Layers", "LayerSources", "Parent"),
+        *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject"),
+        *("digest", "size", "urls", "annotations", "data", "platform"),
+        *("architecture", "os", "os.version", "os.features", "variant", "features"),
+    }
+)
+_FOLDED = frozenset(key.casefold() for key in _KEYS)
 
 
 def docker_images(catalog: Catalog) -> tuple[Image, ...]:
@@ -44,6 +54,7 @@ def docker_images(catalog: Catalog) -> tuple[Image, ...]:
 
 
 def _docker_image(catalog: Catalog, row: dict[str, Any]) -> Image:
+    _exact(row)
     tags = _strings(row.get("RepoTags"), "RepoTags")
     names = _strings(row.get("Layers"), "Layers")
     _require_most(len(names), _LAYERS, "layers")
@@ -112,7 +123,7 @@ class _Index:
         self._left = _DESCRIPTORS
 
     def images(self) -> tuple[Image, ...]:
-        index = _dict(_document(self._catalog, "index.json", INDEX_BYTES), "index.json")
+        index = _exact(_dict(_document(self._catalog, "index.json", INDEX_BYTES), "index.json"))
         tags: dict[str, list[str]] = {}
         rows: dict[str, dict[str, Any]] = {}
         for row in self._manifests(index):
@@ -131,7 +142,7 @@ class _Index:
             self._left -= 1
             if self._left < 0:
                 raise _beyond(_DESCRIPTORS, "manifests")
-            descriptor = _dict(row, "manifests")
+            descriptor = _exact(_dict(row, "manifests"))
             if not is_attestation(descriptor):
                 yield descriptor
 
@@ -140,31 +151,37 @@ class _Index:
             raise _beyond(_DEPTH, "indexes within indexes")
         digest = _digest(row)
         said = row.get("platform")
-        platform = None if said is None else _platform(_dict(said, "platform"))
+        platform = None if said is None else _platform(_exact(_dict(said, "platform")))
         document = self._blob(row, INDEX_BYTES)
         if document is None:
             yield PlatformImage(platform, None, (), (digest,))
-        elif "manifests" in document:
+        elif "manifests" in _exact(document):
+            if "layers" in document or "config" in document:
+                raise ArchiveInvalid("Reading the archive: one document is an image and a list.")
             for inner in self._manifests(document):
                 yield from self._platforms(inner, depth + 1)
         else:
             yield self._image(document, platform)
 
     def _image(self, manifest: dict[str, Any], platform: str | None) -> PlatformImage:
-        descriptor = _dict(manifest.get("config"), "config")
+        descriptor = _exact(_dict(manifest.get("config"), "config"))
         rows = _list(manifest.get("layers"), "layers")
         _require_most(len(rows), _LAYERS, "layers")
         missing = []
         config = self._blob(descriptor, CONFIG_BYTES)
         if config is None:
             missing.append(_digest(descriptor))
+        elif is_fetched(descriptor):
+            missing.append(f"{_digest(descriptor)}{KEPT_ELSEWHERE}")
         else:
             platform = _platform(config) or platform
         layers = []
         for row in rows:
-            layer = self._layer(_dict(row, "layers"))
+            layer = self._layer(_exact(_dict(row, "layers")))
             layers.append(layer)
-            if layer.size_bytes is None and not is_kept_elsewhere(row):
+            if is_fetched(row):
+                missing.append(f"{layer.name}{KEPT_ELSEWHERE}")
+            elif layer.size_bytes is None:
                 missing.append(layer.name)
         return PlatformImage(platform, _digest(descriptor), tuple(layers), tuple(missing))
 
@@ -199,9 +216,27 @@ def is_attestation(row: dict[str, Any]) -> bool:
     )
 
 
-def is_kept_elsewhere(row: dict[str, Any]) -> bool:
-    """Whether it is a layer that may not be handed on: whoever runs it gets it from its origin."""
-    return bool(re.search("foreign|nondistributable", str(row.get("mediaType"))))
+def is_fetched(row: dict[str, Any]) -> bool:
+    """Whether programs would fetch it from an address that it names, though it were here.
+
+    Wherever a stranger's archive sends us, there we do not go: such a part counts as missing.
+    """
+    return bool(row.get("urls"))
+
+
+def is_exact(document: dict[str, Any]) -> bool:
+    """Whether no key of it could be taken for another one.
+
+    The programs, written in Go, read `URLS` as `urls`; we do not, so we would not see it.
+    """
+    return not any(key not in _KEYS and key.casefold() in _FOLDED for key in document)
+
+
+def _exact(document: dict[str, Any]) -> dict[str, Any]:
+    if not is_exact(document):
+        odd = next(key for key in document if key not in _KEYS and key.casefold() in _FOLDED)
+        raise ArchiveInvalid(f"Reading the archive: what is {shown(odd)!r} in its lists?")
+    return document
 
 
 def _names(row: dict[str, Any]) -> list[str]:

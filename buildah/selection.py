@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from buildah.catalog import shown
-from buildah.contents import Image
+from buildah.contents import KEPT_ELSEWHERE, Image
 from buildah.errors import ArchiveCorrupt, ArchiveIncomplete, ArchiveNoImage, ArchiveNotChosen
 from buildah.reference import DEFAULT_TAG, ImageReference
 
+_ELSEWHERE = (
+    "What an archive says is kept elsewhere is not fetched: save the image with all its layers."
+)
 _SHOWN_IMAGES = 10
 _SHORT_ID_CHARS = 12
 _DOCKER_HOSTS = ("docker.io", "index.docker.io")
@@ -126,7 +129,8 @@ def check_whole(image: Image, *, allow_partial: bool) -> None:
         missing = [name for one in absent for name in one.missing]
         raise ArchiveCorrupt(
             f"Reading the archive: {len(missing)} of the blobs of {_called(image)} are missing, "
-            f"{shown(missing[0])} first."
+            f"{shown(missing[0])} first.",
+            hint=_ELSEWHERE if missing[0].endswith(KEPT_ELSEWHERE) else None,
         )
     if not allow_partial:
         names = ", ".join(shown(one.platform or "unknown") for one in absent)
