@@ -41,6 +41,8 @@ _PAGE_LIMIT: Final = 500
 _CHECKS_AT_ONCE: Final = 4
 # Of an archive with more images, the rest is looked at before anything is loaded.
 _TAGS_ASKED: Final = 20
+# For all of them together, so that who waits for the answer hears it: clients give up after 60.
+_TAGS_SECONDS: Final = 10
 _REDIS_SECONDS: Final = 2
 
 
@@ -149,9 +151,10 @@ class UploadsApi:
             except Exception as error:
                 logger.warning("registry not asked", extra={"cause": str(error)})
 
-        async with anyio.create_task_group() as asking:
-            for image in images:
-                asking.start_soon(ask, image)
+        with anyio.move_on_after(_TAGS_SECONDS):
+            async with anyio.create_task_group() as asking:
+                for image in images:
+                    asking.start_soon(ask, image)
         return there
 
     async def events(self, request: Request) -> Response:

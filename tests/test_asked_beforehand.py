@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.archives import (
     MIB,
@@ -17,6 +19,7 @@ from tests.archives import (
     write_several_images,
     write_several_oci_images,
 )
+from tests.conftest import Serve
 from tests.journeys import ended, row, upload_by_tuspy
 from tests.live import LiveServer, Ran, run_tusboat
 from tests.raw import ask
@@ -49,6 +52,19 @@ def strict(
             wanted = {"image": f"{registry.host}/{image}"}
             assert ended(server, upload_by_tuspy(server, archive.path, wanted))["status"] == "done"
         yield server
+
+
+def test_a_registry_that_says_nothing_keeps_nobody_waiting(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        rows = [{"host": host, "plain_http": True}]
+        server = serve(registries=rows, overwrite="refuse", preflight=False)
+        images = [{"tags": [f"a:{number}"]} for number in range(20)]
+        question = {"image": f"{host}/team", "length": 1, "images": images}
+        # Far from the 60 s after which clients give up; one after another they would take longer.
+        body = json.dumps(question).encode()
+        answer = requests.post(f"{server.url}/api/check", data=body, timeout=30).json()
+        assert (answer["allowed"], answer["exists"]) == (True, None)
 
 
 @pytest.fixture
