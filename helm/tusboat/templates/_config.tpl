@@ -1,4 +1,25 @@
-{{/* Tusboat's settings as TOML. What a person may have set comes last; JSON's values are TOML's, too. */}}
+{{/* A value as TOML writes it on one line. Plain ones and lists of them are as in JSON; a table is not. */}}
+{{- define "tusboat.toml" -}}
+{{- if kindIs "map" . -}}
+{{- $fields := list -}}
+{{- range $name, $value := . -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $fields = append $fields (printf "%s = %s" $name (include "tusboat.toml" $value)) -}}
+{{- end -}}
+{{- end -}}
+{ {{- join ", " $fields -}} }
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . -}}
+{{- $items = append $items (include "tusboat.toml" .) -}}
+{{- end -}}
+[{{ join ", " $items }}]
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Tusboat's settings as TOML. What a person may have set comes last. */}}
 {{- define "tusboat.config" -}}
 {{- $values := .Values -}}
 {{- $mode := include "tusboat.mode" . | fromYaml -}}
@@ -22,7 +43,7 @@ log_format = "json"
 {{- end }}
 {{- range $name, $value := $values.settings }}
 {{- if not (kindIs "invalid" $value) }}
-{{ $name }} = {{ toJson $value }}
+{{ $name }} = {{ include "tusboat.toml" $value }}
 {{- end }}
 {{- end }}
 {{- range $index, $registry := $values.registries }}
@@ -37,6 +58,9 @@ tls_verify = false
 {{- end }}
 {{- with $registry.repositories }}
 repositories = {{ toJson . }}
+{{- end }}
+{{- with $registry.trustedHosts }}
+trusted_hosts = {{ toJson . }}
 {{- end }}
 {{- if $registry.ca }}
 ca_file = "/etc/tusboat/registries/{{ $index }}/ca.crt"
