@@ -234,11 +234,20 @@ def doctor(
         Start | None,
         typer.Option("--before", help="Only what this command has to find here, as in a pod."),
     ] = None,
+    in_user_namespace: Annotated[
+        bool,
+        typer.Option("--user-namespace", help="Root here must not be root of the machine."),
+    ] = False,
 ) -> None:
     """Say what this machine lacks, what for, and how to get it."""
     from server.doctor import report  # noqa: PLC0415 - other commands start faster
 
-    text, code = report(_settings(config, {}), as_json=as_json, before=before)
+    text, code = report(
+        _settings(config, {}),
+        as_json=as_json,
+        before=before,
+        in_user_namespace=in_user_namespace,
+    )
     typer.echo(text)
     raise typer.Exit(code)
 

@@ -11,23 +11,30 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from buildah.engine import ENGINES
-from server.checkup import place, programs, reach
+from server.checkup import identity, place, programs, reach
 from server.checkup.check import Check, Start
 from server.runtime import registries
 from server.settings import Settings, SettingsError
 
 
 def report(
-    settings: Settings, *, as_json: bool = False, before: Start | None = None
+    settings: Settings,
+    *,
+    as_json: bool = False,
+    before: Start | None = None,
+    in_user_namespace: bool = False,
 ) -> tuple[str, int]:
     """Look at everything; the text for a person or (in one line) a program, and the exit code.
 
     With `before`, only what that command has to find here: it starts whether Redis and registries,
     which are elsewhere, answer or not, and a server beside workers of their own loads nothing.
+    With `in_user_namespace`, root here must not be root of the machine.
 
     The code is 0 when all that is required is there, else 1.
     """
     found = list(checks(settings, before=before))
+    if in_user_namespace:
+        found.insert(0, identity.user_namespace())
     missing = [check.name for check in found if check.required and not check.ok]
     if as_json:
         document = {"ok": not missing, "checks": [asdict(check) for check in found]}

@@ -1,7 +1,8 @@
 """Containers of a rendered pod as processes of this machine.
 
 Knows: how paths, ports, mounts, Secrets and security contexts of a container become a directory,
-free ports, files, `setpriv` and read-only mounts. Seccomp profiles are not imitated.
+free ports, files, `setpriv`, read-only mounts and a user namespace. Seccomp profiles are not
+imitated.
 Must not know: what a test wants to prove.
 """
 
@@ -16,8 +17,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import pytest
+
 from tests.charts import Object, config, pod_spec
 from tests.live import COMMAND, STOP_SECONDS, environment, free_port, wait_until
+from tests.namespaces import map_ids
 
 _PORT = re.compile(r"\b(8080|9090|6379)\b")
 _MOUNT = re.compile(r"(?<![\w/.])/(etc/redis|etc/tusboat|data|tmp|test)\b")
@@ -26,11 +30,16 @@ _MOUNT = re.compile(r"(?<![\w/.])/(etc/redis|etc/tusboat|data|tmp|test)\b")
 _READ_ONLY = """\
 mount --bind "$1" "$1"
 mount -t tmpfs tmpfs /run
-mount -o remount,bind,ro /
+mount -o "remount,bind,$2" /
 cd "$1"
-shift
+shift 2
 exec "$@"
 """
+# Whoever makes a user namespace is nobody in it until its ids are mapped, from outside.
+_AS_ROOT = 'read _ || true; exec setpriv --reuid 0 --regid 0 --clear-groups "$@"'
+# Root inside is the user 1 of this machine. What this checkout's owner may read has an id inside,
+# too: without one, no capability reaches it. Its setuid programs would make root that user: nosuid.
+_IDS = "0 1 1\n1 0 1\n"
 # What the image has on PATH.
 _TUSBOAT = f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n'
 
@@ -87,20 +96,25 @@ class Cluster:
         ports = {**self.ports, "9090": self.ports["worker"]} if worker else self.ports
         return _PORT.sub(lambda found: str(ports[found[1]]), text)
 
-    def start(self, container: Object, *, worker: bool = False) -> subprocess.Popen[bytes]:
+    def start(
+        self, container: Object, *, worker: bool = False, host_users: bool = True
+    ) -> subprocess.Popen[bytes]:
         """Start a container's command with its environment, user rights and mounts."""
+        rights = self._rights(container["securityContext"], host_users=host_users)
         words = [self.here(word, worker=worker) for word in container["command"]]
         log = (self.directory / f"{container['name']}-{len(self.running)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [*self._rights(container["securityContext"]), *words],
+                [*rights, *words],
                 env=self._environment(container, worker=worker),
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if host_users else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
             )
         self.running.append(process)
+        if not host_users:
+            map_ids(process, _IDS)
         return process
 
     def _environment(self, container: Object, *, worker: bool) -> dict[str, str]:
@@ -136,18 +150,19 @@ class Cluster:
         ]
         return (self.directory / f"{name}-{max(numbers)}.log").read_text()
 
-    def run(self, container: Object, seconds: float = 60) -> int:
+    def run(self, container: Object, seconds: float = 60, *, host_users: bool = True) -> int:
         """Run a container to its end; its exit code."""
-        return self.start(container).wait(seconds)
+        return self.start(container, host_users=host_users).wait(seconds)
 
     def start_pod(self, workload: Object) -> subprocess.Popen[bytes]:
         """Run the init containers of a workload, then its container, until it is ready."""
         spec = pod_spec(workload)
+        host_users = spec.get("hostUsers", True)
         for container in spec.get("initContainers", ()):
-            assert self.run(container) == 0, self.log()
+            assert self.run(container, host_users=host_users) == 0, self.log()
         (container,) = spec["containers"]
         worker = container["command"][1] == "worker"
-        process = self.start(container, worker=worker)
+        process = self.start(container, worker=worker, host_users=host_users)
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             wait_until(
                 lambda: self._passes(container, container[probe], process, worker=worker),  # noqa: B023
@@ -189,17 +204,24 @@ class Cluster:
                     raise AssertionError(f"did not stop\n{self.log()}") from None
         return codes
 
-    def _rights(self, security: Object) -> list[str]:
+    def _rights(self, security: Object, *, host_users: bool = True) -> list[str]:
         """What leaves a process the capabilities of its container, and a root that is read-only.
 
-        Users stay: a file of this checkout may be readable for its owner only.
+        Users stay: a file of this checkout may be readable for its owner only. Without root there
+        is nothing to drop; where something would be left, the test is not what it says.
         """
-        if os.geteuid() != 0:
-            return []
         added = [name.lower() for name in security["capabilities"].get("add", ())]
+        if os.geteuid() != 0:
+            if added or not host_users:
+                pytest.skip("only root can give a process the rights of its container")
+            return []
         bounded = ",".join(["-all", *(f"+{name}" for name in added)])
-        words = ["unshare", "--mount", "sh", "-ec", _READ_ONLY, "sh", str(self.directory)]
-        words += ["setpriv", "--bounding-set", bounded, "--inh-caps", "-all"]
+        options = "ro" if host_users else "ro,nosuid"
+        words = ["unshare", "--mount", "sh", "-ec", _READ_ONLY, "sh", str(self.directory), options]
+        if not host_users:
+            words += ["unshare", "--user", "--mount", "--keep-caps", "sh", "-ec", _AS_ROOT, "sh"]
+        words += ["setpriv", "--ambient-caps", "-all", "--inh-caps", "-all"]
+        words += ["--bounding-set", bounded]
         if security.get("allowPrivilegeEscalation") is False:
             words.append("--no-new-privs")
         return [*words, "--"]

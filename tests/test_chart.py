@@ -146,6 +146,17 @@ def test_a_mode_has_its_engine_and_exactly_its_privileges(mode: str) -> None:
     assert security.get("allowPrivilegeEscalation", True) == mounts
 
 
+@pytest.mark.parametrize("mode", sorted(CAPABILITIES))
+def test_a_doctor_looks_for_the_user_namespace_where_there_has_to_be_one(mode: str) -> None:
+    assignments = (f"worker.mode={mode}", "worker.vfsForSmallImages=true", "worker.split=true")
+    shared = ("persistence.accessModes={ReadWriteMany}", "redis.mode=bundled")
+    found = objects(settings=(*assignments, *shared))
+    doctors = [each for _, each in containers(found) if each["name"] == "doctor"]
+    assert len(doctors) == 2
+    for doctor in doctors:
+        assert ("--user-namespace" in doctor["command"]) == (mode == "userns")
+
+
 def test_servers_beside_workers_of_their_own_have_no_capability() -> None:
     found = objects(CHART / "ci" / "split-values.yaml")
     server, worker = (pod_spec(one(found, "Deployment", name)) for name in ("tusboat", "worker"))

@@ -20,6 +20,7 @@ REFUSALS = [
     (["redis.mode=external", "redis.external.url=redis://:secret@redis"], "put the URL into a"),
     (["worker.mode=userns", "persistence.storageClass=nfs-client"], "worker.mode=restricted"),
     (["worker.mode=userns", "persistence.nfs=true"], "worker.mode=restricted"),
+    (["worker.mode=userns", "doctor.enabled=false"], "doctor.enabled=true"),
     (["worker.mode=rootful", "persistence.nfs=true", "scratch.type=uploads"], "emptyDir"),
     (
         ["worker.mode=rootful", "scratch.type=ephemeral", "scratch.storageClass=fast-nfs"],

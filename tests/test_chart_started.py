@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -28,6 +29,7 @@ STARTABLE = [
     "httproute",
     "claim-scratch",
 ]
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take rights away")
 Render = Callable[..., Cluster]
 
 
@@ -88,6 +90,18 @@ def test_an_external_redis_comes_from_its_secret(
     assert redis_server.url.split("@", maxsplit=1)[0] not in here.log()
 
 
+def test_without_root_no_test_of_rights_passes(
+    cluster: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may drop nothing proves nothing: such a test is left out, which `.ci/run` minds."""
+    here = cluster(objects(CHART / "ci" / "rootful-values.yaml"))
+    (container,) = pod_spec(one(here.objects, "Deployment"))["containers"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(pytest.skip.Exception, match="only root"):
+        here.start(container)
+    assert here.running == []
+
+
 def test_a_volume_that_does_not_do_keeps_the_pod_from_starting(cluster: Render) -> None:
     here = cluster(objects())
     (doctor,) = pod_spec(one(here.objects, "Deployment"))["initContainers"]
@@ -101,6 +115,17 @@ def test_a_volume_that_does_not_do_keeps_the_pod_from_starting(cluster: Render) 
     assert "data directory" in broken
 
 
+def test_a_node_that_leaves_the_user_namespace_out_is_refused(cluster: Render) -> None:
+    """`hostUsers: false` is dropped in silence there; then root in the pod is root of the node."""
+    here = cluster(objects(CHART / "ci" / "userns-values.yaml"))
+    (doctor,) = pod_spec(one(here.objects, "Deployment"))["initContainers"]
+    assert here.run(doctor, host_users=False) == 0, here.log()
+    assert here.run(doctor, host_users=True) == 1
+    rows = {row["name"]: row for row in json.loads(here.said("doctor"))["checks"]}
+    assert not rows["user namespace"]["ok"]
+    assert "UserNamespacesSupport" in rows["user namespace"]["how_to_get"]
+
+
 # --- from one end to the other ---
 
 
@@ -112,11 +137,11 @@ def helm_test(here: Cluster) -> str:
     return here.said("upload")
 
 
-@pytest.mark.parametrize("mode", ["restricted", "rootful", "vfs"])
+@pytest.mark.parametrize("mode", ["restricted", "userns", "rootful", "vfs"])
+@only_root
 def test_an_image_arrives_with_the_capabilities_of_the_mode_and_no_more(
     mode: str, cluster: Render, plain_registry: RunningRegistry
 ) -> None:
-    """`userns` has one less than `rootful`, and a user namespace that needs a container runtime."""
     found = objects(
         settings=(
             f"worker.mode={mode}",
@@ -136,6 +161,7 @@ def test_an_image_arrives_with_the_capabilities_of_the_mode_and_no_more(
     assert 'tusboat_step_seconds_count{step="push",outcome="done"} 1' in metrics
 
 
+@only_root
 def test_a_context_is_built_with_the_capabilities_that_builds_add(
     cluster: Render, plain_registry: RunningRegistry
 ) -> None:

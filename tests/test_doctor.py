@@ -20,6 +20,8 @@ from server.checkup import place
 from server.checkup.check import Check, Start
 from server.doctor import checks, report
 from server.settings import Settings, load
+from tests.live import COMMAND, environment
+from tests.namespaces import map_ids
 from tests.redis_servers import PASSWORD, RedisServer, redis_server
 from tests.registries import free_port, missing_programs, serving
 from tests.token_server import TokenServer, serving_with_tokens
@@ -418,3 +420,58 @@ def test_no_registry_at_all_is_a_note(tmp_path: Path) -> None:
 def test_a_plain_chroot_has_no_mount_of_its_own() -> None:
     elsewhere = [Mount(Path("/proc"), "proc")]
     assert place.file_system(Path("/"), elsewhere) == "an unknown file system"
+
+
+# --- the user namespace ---
+
+# Reads its ids, which are given from outside, and goes on.
+_MAPPED = ["unshare", "--user", "sh", "-ec", 'read _ || true; exec "$@"', "sh"]
+
+
+def doctor_in(words: list[str], home: Path, **rows: Any) -> subprocess.Popen[str]:
+    command = [*words, *COMMAND, "doctor", "--json", "--before", "serve", "--user-namespace"]
+    variables = environment(home, TUSBOAT_DATA_DIR=str(home), **rows)
+    return subprocess.Popen(
+        command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def namespace_row(doctor: subprocess.Popen[str]) -> dict[str, Any]:
+    said, _ = doctor.communicate(timeout=30)
+    rows = {row["name"]: row for row in json.loads(said)["checks"]}
+    row: dict[str, Any] = rows["user namespace"]
+    return row
+
+
+def test_root_of_the_machine_is_refused_where_a_user_namespace_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    """A node that drops `hostUsers: false` says so to nobody; the identity map does."""
+    assert Path("/proc/self/uid_map").read_text().split()[:2] == ["0", "0"]
+    doctor = doctor_in([], tmp_path)
+    row = namespace_row(doctor)
+    assert doctor.returncode == 1
+    assert (row["ok"], row["required"]) == (False, True)
+    assert row["found"] == "root here is root of the node"
+    assert "UserNamespacesSupport" in row["how_to_get"]
+    assert "worker.mode=restricted" in row["how_to_get"]
+
+
+@pytest.mark.parametrize(("ids", "outside"), [("0 1 1\n1 0 1\n", "1"), ("1 0 1\n", "nobody")])
+@only_root
+def test_root_of_a_user_namespace_is_let_pass(ids: str, outside: str, tmp_path: Path) -> None:
+    doctor = doctor_in(_MAPPED, tmp_path)
+    map_ids(doctor, ids)
+    row = namespace_row(doctor)
+    assert row["ok"], row
+    assert row["found"] == f"root here is {outside} outside"
+
+
+@only_root
+def test_a_user_namespace_whose_root_is_root_outside_is_none(tmp_path: Path) -> None:
+    row = namespace_row(doctor_in(["unshare", "--user", "--map-root-user"], tmp_path))
+    assert not row["ok"]
+
+
+def test_nobody_looks_for_a_user_namespace_unasked(tmp_path: Path) -> None:
+    assert "user namespace" not in found(settings(tmp_path))

@@ -45,6 +45,9 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 {{- if and (eq $mode "userns") (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "worker.mode is userns, and Kubernetes %s has no user namespaces for pods with volumes: use 1.30 or later (on by default from 1.33), or worker.mode=restricted." .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- if and (eq $mode "userns") (not $values.doctor.enabled) -}}
+{{- fail "worker.mode is userns, and doctor.enabled is false: a node without user namespaces makes root of the pod root of the node and says nothing; only the doctor sees it. Set doctor.enabled=true." -}}
+{{- end -}}
 {{- if and (has $mode (list "userns" "rootful")) $scratchOnNfs -}}
 {{- fail (printf "worker.mode is %s, whose overlay cannot be on NFS, and scratch is there: use scratch.type=emptyDir or ephemeral with a local class, or worker.mode=restricted, which needs no overlay." $mode) -}}
 {{- end -}}

@@ -223,7 +223,7 @@ spec:
     - name: doctor
       image: {{ include "tusboat.image" .root }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
-      command: [tusboat, doctor, --json, --before, {{ ternary "serve" "worker" .serves }}, --config, /etc/tusboat/config/tusboat.toml]
+      command: [tusboat, doctor, --json, --before, {{ ternary "serve" "worker" .serves }}, {{ if hasKey $mode "hostUsers" }}--user-namespace, {{ end }}--config, /etc/tusboat/config/tusboat.toml]
       env:
         {{- include "tusboat.env" .root | nindent 8 }}
       securityContext:
