@@ -44,21 +44,31 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def template(
-    *values: Path, settings: tuple[str, ...] = (), version: str = "1.33"
+    *values: Path,
+    settings: tuple[str, ...] = (),
+    version: str = "1.33",
+    release: str = "rel",
+    chart: Path = CHART,
 ) -> subprocess.CompletedProcess[str]:
     """Render with these files of values and these `--set` assignments."""
     files = [word for path in values for word in ("--values", path)]
     sets = [word for one in settings for word in ("--set", one)]
-    return helm("template", "rel", CHART, "--kube-version", f"{version}.0", *files, *sets)
+    return helm("template", release, chart, "--kube-version", f"{version}.0", *files, *sets)
 
 
-def objects(*values: Path, settings: tuple[str, ...] = (), version: str = "1.33") -> list[Object]:
+def objects(
+    *values: Path,
+    settings: tuple[str, ...] = (),
+    version: str = "1.33",
+    release: str = "rel",
+    chart: Path = CHART,
+) -> list[Object]:
     """Everything that is rendered.
 
     Raises:
         AssertionError: helm refused; its words are in the message.
     """
-    done = template(*values, settings=settings, version=version)
+    done = template(*values, settings=settings, version=version, release=release, chart=chart)
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -48,15 +49,33 @@ ENGINES = {
 }
 
 
+# Adds the objects that some values leave out.
+TELLING = ("metrics.serviceMonitor.enabled=true", "networkPolicy.metricsFrom[0].podSelector.a=b")
+
+
 # --- valid ---
+
+
+def minded(values: Path, *assignments: str) -> list[str]:
+    """What helm's lint has against the chart; a template that fails is but a remark to it."""
+    sets = [word for one in assignments for word in ("--set", one)]
+    done = helm("lint", "--strict", CHART, "--values", values, *sets)
+    remarks = re.findall(r"\[INFO\] Fail: (.+)", done.stdout + done.stderr)
+    return remarks if done.returncode == 0 else [*remarks, done.stdout + done.stderr]
 
 
 @pytest.mark.parametrize("values", [*CI, *EXAMPLES], ids=lambda path: path.name)
 def test_helm_lints_it(values: Path) -> None:
-    done = helm("lint", "--strict", CHART, "--values", values)
-    # lint knows no --kube-version before 3.14, and takes an old one.
-    refused = "has no user namespaces" in done.stdout and "userns" in values.name
-    assert done.returncode == 0 or refused, done.stdout + done.stderr
+    # Before 3.14, lint takes Kubernetes for 1.25, where it goes on after this refusal.
+    too_old = "and Kubernetes v1.25.0 has no user namespaces"
+    assert [
+        one for one in minded(values) if "userns" not in values.name or too_old not in one
+    ] == []
+
+
+def test_what_the_chart_refuses_is_no_remark_of_lint() -> None:
+    (remark, *_) = minded(CHART / "ci" / "default-values.yaml", "web.replicas=2")
+    assert "set worker.split=true" in remark
 
 
 @pytest.mark.parametrize("rendered", renderings(), ids=str)
@@ -84,6 +103,60 @@ def test_a_schema_of_ours_refuses_what_the_chart_does_not_write() -> None:
     route["spec"]["rules"][0]["timeout"] = "0s"
     with pytest.raises(jsonschema.ValidationError, match="timeout"):
         jsonschema.validate(route, schema)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("release", "override"),
+    [("r" * 53, ""), (f"{'r' * 45}-a", ""), ("my.release", ""), ("rel", "f" * 46)],
+)
+def test_every_name_is_one_that_a_cluster_takes(release: str, override: str) -> None:
+    found = objects(
+        CHART / "ci" / "split-values.yaml",
+        settings=(f"fullnameOverride={override}", *TELLING),
+        release=release,
+    )
+    for each in found:
+        name, kind = each["metadata"]["name"], each["kind"]
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+        # A controller gives its pods a label of its name, a hyphen and ten characters.
+        assert len(name) <= (52 if kind == "StatefulSet" else 63), kind
+        for value in each["metadata"]["labels"].values():
+            assert re.fullmatch(r"[A-Za-z0-9]([-.\w]*[A-Za-z0-9])?", value)
+            assert len(value) <= 63
+
+
+def notes(directory: Path, *assignments: str) -> str:
+    """What helm prints at the end: as an object, since only an installation prints it."""
+    chart = directory / "tusboat"
+    shutil.copytree(CHART, chart)
+    printed = '{{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}'
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\ntext: {printed}\n")
+    found = objects(settings=assignments, chart=chart)
+    return next(str(each["text"]) for each in found if each["kind"] == "Notes")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said", "not_said"),
+    [
+        ([], ["get secret rel-tusboat-tokens", "set tokens.existingSecret."], ["rollout restart"]),
+        (["tokens.existingSecret=a"], ["rollout restart deployment/rel"], ["random", "get secret"]),
+        (
+            ["redis.mode=bundled"],
+            ["set tokens.existingSecret and redis.bundled.existingSecret."],
+            [],
+        ),
+    ],
+    ids=str,
+)
+def test_the_notes_say_what_comes_next(
+    assignments: list[str], said: list[str], not_said: list[str], tmp_path: Path
+) -> None:
+    text = notes(tmp_path, *assignments)
+    assert [words for words in said if words not in text] == []
+    assert [words for words in not_said if words in text] == []
 
 
 # --- told once ---
@@ -197,16 +270,59 @@ def test_every_container_has_limits_and_drops_everything() -> None:
 def test_older_kubernetes_gets_what_it_knows() -> None:
     rootful = CHART / "ci" / "rootful-values.yaml"
     old, new = (one(objects(rootful, version=v), "Deployment") for v in ("1.27", "1.30"))
-    profile = {"container.apparmor.security.beta.kubernetes.io/tusboat": "unconfined"}
-    assert profile.items() <= old["spec"]["template"]["metadata"]["annotations"].items()
+    assert beta_profiles(old) == {"doctor": "unconfined", "tusboat": "unconfined"}
+    assert beta_profiles(new) == {}
     for deployment, way in ((old, "exec"), (new, "sleep")):
         (container,) = pod_spec(deployment)["containers"]
         assert list(container["lifecycle"]["preStop"]) == [way]
-    (container,) = pod_spec(new)["containers"]
-    assert container["securityContext"]["appArmorProfile"] == {"type": "Unconfined"}
+    for container in (*pod_spec(new)["initContainers"], *pod_spec(new)["containers"]):
+        assert container["securityContext"]["appArmorProfile"] == {"type": "Unconfined"}
     # Device nodes and builds were asked for; nothing else is added.
     added = set(container["securityContext"]["capabilities"]["add"])
     assert added - CAPABILITIES["rootful"] == {"MKNOD", "SETUID", "SETGID"}
+
+
+def beta_profiles(deployment: Object) -> dict[str, str]:
+    """AppArmor's profiles by container, as annotations."""
+    prefix = "container.apparmor.security.beta.kubernetes.io/"
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"].items()
+    return {
+        name.removeprefix(prefix): value for name, value in annotations if name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.33"])
+def test_only_pods_that_mount_are_unconfined(version: str) -> None:
+    split = CHART / "ci" / "split-values.yaml"
+    for profile, of_servers in (("Unconfined", False), ("RuntimeDefault", True)):
+        found = objects(split, settings=(f"worker.appArmor={profile}",), version=version)
+        for name, expected in (("rel-tusboat", of_servers), ("worker", True)):
+            deployment = one(found, "Deployment", name)
+            (container,) = pod_spec(deployment)["containers"]
+            has_field = "appArmorProfile" in container["securityContext"]
+            assert (has_field or bool(beta_profiles(deployment))) == expected, name
+
+
+def server_annotations(*assignments: str) -> Object:
+    deployment = one(objects(settings=assignments), "Deployment")
+    annotations: Object = deployment["spec"]["template"]["metadata"]["annotations"]
+    return annotations
+
+
+def test_a_caller_who_was_taken_away_is_gone_when_the_servers_are_new() -> None:
+    callers = [
+        f"tokens.callers[{index}].{field}"
+        for index, name in enumerate(("anna", "boris"))
+        for field in (f"name={name}", f"sha256={str(index) * 64}")
+    ]
+    both, again, one_left = map(
+        lambda given: server_annotations(*given), (callers, callers, callers[:2])
+    )
+    assert both == again
+    assert both["checksum/tokens"] != one_left["checksum/tokens"]
+    # A random token is another one in each rendering without a cluster.
+    assert "checksum/tokens" not in server_annotations()
+    assert "checksum/tokens" not in server_annotations("tokens.existingSecret=mine")
 
 
 def test_one_volume_is_left_before_the_next_pod_takes_it() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from server.settings import Settings
 from tests.charts import CHART, objects, template
 
 SHARED = "persistence.accessModes={ReadWriteMany}"
 BUNDLED = "redis.mode=bundled"
+POLICY = "networkPolicy.enabled=true"
 REFUSALS = [
     (["web.replicas=2"], "set worker.split=true"),
     (["worker.split=true", BUNDLED], "persistence.accessModes={ReadWriteMany}"),
@@ -18,6 +22,24 @@ REFUSALS = [
         "not both",
     ),
     (["redis.mode=external", "redis.external.url=redis://:secret@redis"], "put the URL into a"),
+    (
+        ["redis.mode=external", "redis.external.url=rediss://redis:6380/0?ssl=1&password=secret"],
+        "put the URL into a",
+    ),
+    (["redis.external.existingSecret=a"], "set redis.mode=external"),
+    ([BUNDLED, "redis.external.url=redis://redis"], "set redis.mode=external"),
+    (["redis.bundled.existingSecret=a"], "set redis.mode=bundled"),
+    (["scratch.type=hostPath", "scratch.hostPath=/a"], "scratch.type=emptyDir or ephemeral"),
+    (
+        [
+            "worker.mode=vfs",
+            "worker.vfsForSmallImages=true",
+            "scratch.type=hostPath",
+            "scratch.hostPath=/a",
+        ],
+        "scratch.type=emptyDir or ephemeral",
+    ),
+    (["worker.mode=userns", "persistence.storageClass=efs-sc"], "worker.mode=restricted"),
     (["worker.mode=userns", "persistence.storageClass=nfs-client"], "worker.mode=restricted"),
     (["worker.mode=userns", "persistence.nfs=true"], "worker.mode=restricted"),
     (["worker.mode=userns", "doctor.enabled=false"], "doctor.enabled=true"),
@@ -56,6 +78,30 @@ REFUSALS = [
         ],
         "not in both",
     ),
+    (["tokens.key=token"], "leave it at tokens.toml"),
+    (["metrics.port=8080"], "such as 9090"),
+    (["metrics.rules.enabled=true"], "metrics.serviceMonitor.enabled=true"),
+    (["podLabels.zone=a", "commonLabels.zone=b"], "say it once"),
+    ([r"podAnnotations.checksum/config=a"], "leave it out"),
+    ([r"persistence.annotations.helm\.sh/resource-policy=keep"], "persistence.keep"),
+    (["extraEnv[0].name=TUSBOAT_PORT", "extraEnv[0].value=81"], "use `settings`"),
+    (["extraEnv[0].name=REDIS_PASSWORD", "extraEnv[0].value=a"], "use `settings`"),
+    ([POLICY, "registries[0].host=a.test"], "networkPolicy.registries"),
+    (
+        [POLICY, "redis.mode=external", "redis.external.existingSecret=a"],
+        "networkPolicy.redis",
+    ),
+    ([POLICY, "metrics.serviceMonitor.enabled=true"], "networkPolicy.metricsFrom"),
+]
+LABELLED = [
+    (f"{value}.{label}=a", label.replace("\\", ""))
+    for value in (
+        "commonLabels",
+        "podLabels",
+        "metrics.serviceMonitor.labels",
+        "metrics.rules.labels",
+    )
+    for label in ("app\\.kubernetes\\.io/name", "helm\\.sh/chart", "metrics")
 ]
 TYPOS = [
     ("worker.mod=vfs", "mod"),
@@ -75,6 +121,12 @@ TYPOS = [
     ("replicas=2", "replicas"),
     ("web.replicas=0", "web.replicas"),
     ("ingress.preset=caddy", "ingress.preset"),
+    ("fullnameOverride=Uploads", "fullnameOverride"),
+    ("fullnameOverride=up.loads", "fullnameOverride"),
+    ("fullnameOverride=1st", "fullnameOverride"),
+    (f"fullnameOverride={'a' * 47}", "fullnameOverride"),
+    ("nameOverride=-uploads", "nameOverride"),
+    ("networkPolicy.redisPort=70000", "redisPort"),
 ]
 
 
@@ -90,8 +142,42 @@ def test_what_cannot_work_is_refused_with_what_to_do(assignments: list[str], hin
 
 
 def test_every_refusal_is_tested() -> None:
-    written = (CHART / "templates" / "_guards.tpl").read_text().count("fail ")
-    assert len(REFUSALS) >= written
+    files = (CHART / "templates").glob("_guards*.tpl")
+    texts = [text for path in files for text in re.findall(r"fail (.+) -}}", path.read_text())]
+    said = "\n".join(
+        template(settings=tuple(given)).stderr for given, _ in [*REFUSALS, ([LABELLED[0][0]], "")]
+    )
+    below = ("has no user namespaces", "would be the name of all objects")
+    silent = [text for text in texts if longest_words(text) not in said]
+    assert len(texts) > 30
+    assert [text for text in silent if not any(words in text for words in below)] == []
+
+
+def longest_words(text: str) -> str:
+    """Of a sentence in a template, the longest piece that is said as it is written."""
+    (sentence,) = re.findall(r'"((?:[^"\\]|\\.)*)"', text)[:1]
+    return max(re.split(r"%\w", sentence), key=len)
+
+
+@pytest.mark.parametrize(("assignment", "label"), LABELLED, ids=str)
+def test_a_label_of_the_chart_is_not_given_twice(assignment: str, label: str) -> None:
+    done = template(settings=(assignment,))
+    assert done.returncode != 0
+    assert f"{label} is a label of the chart" in done.stderr
+
+
+def test_another_label_of_that_kind_is_taken() -> None:
+    label = "app.kubernetes.io/part-of"
+    escaped = label.replace(".", "\\.")
+    for found in objects(settings=(f"commonLabels.{escaped}=registry",)):
+        assert found["metadata"]["labels"][label] == "registry"
+
+
+@pytest.mark.parametrize("release", ["1st", "0"])
+def test_a_release_whose_name_no_service_can_have_is_refused(release: str) -> None:
+    done = template(release=release)
+    assert done.returncode != 0
+    assert "set fullnameOverride" in done.stderr
 
 
 def test_an_old_kubernetes_has_no_user_namespaces() -> None:
@@ -103,8 +189,68 @@ def test_an_old_kubernetes_has_no_user_namespaces() -> None:
     assert "incompatible with Kubernetes" in done.stderr
 
 
-def test_local_disks_of_minio_are_no_object_storage() -> None:
-    objects(settings=("persistence.storageClass=directpv-min-io",))
+OBJECT_STORAGE = [
+    "csi-s3",
+    "s3fs",
+    "minio",
+    "gcsfuse-standard",
+    "azureblob-fuse-premium",
+    "azureblob-nfs-premium",
+    "blobfuse",
+    "csi-obs",
+    "obsfs",
+    "alicloud-oss",
+    "object-storage",
+    "objectstorage",
+    "juicefs-sc",
+    "cosfs",
+    "csi-cos",
+    "my-bucket",
+    "rclone",
+]
+BLOCK_OR_FILE = [
+    "directpv-min-io",
+    "minio-local",
+    "local-path",
+    "cephfs",
+    "longhorn",
+    "gp3",
+    "premium-rwx",
+    "azurefile-csi",
+    "cost-saver",
+    "boss-disk",
+    "obsidian-ssd",
+    "ebs-sc",
+    "managed-csi",
+    "openebs-hostpath",
+    "nfs-client",
+    "efs-sc",
+    "alicloud-disk-essd",
+]
+
+
+@pytest.mark.parametrize("name", OBJECT_STORAGE)
+@pytest.mark.parametrize("value", ["persistence", "scratch", "redis.bundled"])
+def test_a_class_that_looks_like_object_storage_is_refused(value: str, name: str) -> None:
+    done = template(settings=(f"{value}.storageClass={name}",))
+    assert done.returncode != 0
+    assert f"{value}.storageClass" in done.stderr
+    assert "object storage" in done.stderr
+
+
+@pytest.mark.parametrize("name", BLOCK_OR_FILE)
+def test_a_class_of_block_or_file_storage_is_taken(name: str) -> None:
+    """Also what local disks of MinIO are called."""
+    values = ("persistence", "scratch", "redis.bundled")
+    objects(settings=tuple(f"{value}.storageClass={name}" for value in values))
+
+
+@pytest.mark.parametrize("setting", sorted(set(Settings.model_fields)))
+def test_no_setting_is_set_past_the_values(setting: str) -> None:
+    name = f"TUSBOAT_{setting.upper()}"
+    done = template(settings=(f"extraEnv[0].name={name}", "extraEnv[0].value=1"))
+    assert done.returncode != 0
+    assert f"extraEnv: {name}" in done.stderr
 
 
 @pytest.mark.parametrize(("assignment", "name"), TYPOS, ids=str)

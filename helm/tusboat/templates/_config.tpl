@@ -70,3 +70,14 @@ authfile = "/etc/tusboat/registries/{{ $index }}/auth.json"
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* The callers as TOML. */}}
+{{- define "tusboat.callers" -}}
+{{- range .Values.tokens.callers }}
+[[token]]
+name = {{ toJson .name }}
+sha256 = {{ toJson .sha256 }}
+repositories = {{ toJson (default (list) .repositories) }}
+admin = {{ default false .admin }}
+{{- end }}
+{{- end -}}

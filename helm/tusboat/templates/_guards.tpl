@@ -8,7 +8,8 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 {{- $workers := ternary (int $values.worker.replicas) 0 $split -}}
 {{- $pods := add (int $values.web.replicas) $workers | int -}}
 {{- $shared := has "ReadWriteMany" $values.persistence.accessModes -}}
-{{- $objectStorage := "(?i)(^|[^a-z])(s3|s3fs|minio|gcs|gcsfuse|blob|blobfuse|oss|ossfs|goofys|geesefs|rclone|mountpoint)([^a-z]|$)" -}}
+{{- $objectStorage := "(?i)(^|[^a-z])(s3|s3fs|minio|gcs|gcsfuse|(azure)?blob(fuse)?|oss|ossfs|obs|obsfs|cos|cosfs|object[a-z]*|bucket|juicefs|goofys|geesefs|rclone|mountpoint)([^a-z]|$)" -}}
+{{- $nfs := "(?i)nfs|(^|[^a-z])(efs|nas|filestore)([^a-z]|$)" -}}
 
 {{- if and (gt (int $values.web.replicas) 1) (not $split) -}}
 {{- fail "web.replicas is more than 1, but worker.split is false: set worker.split=true, so that workers are a Deployment of their own." -}}
@@ -26,19 +27,24 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 {{- if ne (int $ways) 1 -}}
 {{- fail "redis.mode is external: say where it is, either redis.external.existingSecret (a Secret that holds the URL) or redis.external.url, and not both." -}}
 {{- end -}}
-{{- if regexMatch "://[^/]*@" $values.redis.external.url -}}
+{{- if or (contains "@" $values.redis.external.url) (regexMatch "(?i)[?&](password|username)=" $values.redis.external.url) -}}
 {{- fail "redis.external.url holds a password, which everyone could read: put the URL into a Secret and name it as redis.external.existingSecret." -}}
 {{- end -}}
+{{- else if or $values.redis.external.url $values.redis.external.existingSecret -}}
+{{- fail (printf "redis.mode is %s, and redis.external says where another one is: set redis.mode=external, or leave redis.external empty." $values.redis.mode) -}}
+{{- end -}}
+{{- if and (ne $values.redis.mode "bundled") $values.redis.bundled.existingSecret -}}
+{{- fail (printf "redis.mode is %s, and redis.bundled.existingSecret is the password of another one: set redis.mode=bundled, or leave it empty." $values.redis.mode) -}}
 {{- end -}}
 
-{{- range $what, $class := dict "persistence.storageClass" $values.persistence.storageClass "scratch.storageClass" $values.scratch.storageClass -}}
-{{- if and (regexMatch $objectStorage $class) (not (contains "directpv" $class)) -}}
+{{- range $what, $class := dict "persistence.storageClass" $values.persistence.storageClass "scratch.storageClass" $values.scratch.storageClass "redis.bundled.storageClass" $values.redis.bundled.storageClass -}}
+{{- if and (regexMatch $objectStorage $class) (not (regexMatch "(?i)directpv|local" $class)) -}}
 {{- fail (printf "%s is %q, which looks like object storage: it has neither file locks nor what images are unpacked with. Use a block or file storage class; give object storage to the registry." $what $class) -}}
 {{- end -}}
 {{- end -}}
 
-{{- $uploadsOnNfs := or $values.persistence.nfs (contains "nfs" (lower $values.persistence.storageClass)) -}}
-{{- $scratchOnNfs := or (and (eq $values.scratch.type "uploads") $uploadsOnNfs) (and (eq $values.scratch.type "ephemeral") (contains "nfs" (lower $values.scratch.storageClass))) -}}
+{{- $uploadsOnNfs := or $values.persistence.nfs (regexMatch $nfs $values.persistence.storageClass) -}}
+{{- $scratchOnNfs := or (and (eq $values.scratch.type "uploads") $uploadsOnNfs) (and (eq $values.scratch.type "ephemeral") (regexMatch $nfs $values.scratch.storageClass)) -}}
 {{- if and (eq $mode "userns") $uploadsOnNfs -}}
 {{- fail "worker.mode is userns and the uploads are on NFS, which pods in a user namespace cannot mount: use worker.mode=restricted or rootful, or another storage class." -}}
 {{- end -}}
@@ -63,6 +69,9 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 
 {{- if and (eq $values.scratch.type "hostPath") (not $values.scratch.hostPath) -}}
 {{- fail "scratch.type is hostPath: say the directory, scratch.hostPath." -}}
+{{- end -}}
+{{- if and (eq $values.scratch.type "hostPath") (has $mode (list "restricted" "vfs")) -}}
+{{- fail (printf "scratch.type is hostPath, which the Pod Security level of worker.mode=%s forbids, and a directory of the node is root's: use scratch.type=emptyDir or ephemeral." $mode) -}}
 {{- end -}}
 {{- if eq $values.scratch.type "claim" -}}
 {{- if not $values.scratch.existingClaim -}}
@@ -89,4 +98,15 @@ What cannot work is refused here, in a sentence that says what to do instead. Ev
 {{- if and $values.tokens.existingSecret $values.tokens.callers -}}
 {{- fail "tokens.existingSecret and tokens.callers: the callers are in the Secret, or here, not in both." -}}
 {{- end -}}
+{{- if and (eq $values.tokens.key "token") (not $values.tokens.existingSecret) -}}
+{{- fail "tokens.key is token, which is the key of the random token in the same Secret: leave it at tokens.toml." -}}
+{{- end -}}
+{{- if eq (int $values.metrics.port) 8080 -}}
+{{- fail "metrics.port is 8080, where the server itself listens in the pod: use another one, such as 9090." -}}
+{{- end -}}
+{{- if and $values.metrics.rules.enabled (not $values.metrics.serviceMonitor.enabled) -}}
+{{- fail "metrics.rules.enabled: its alerts ask for labels that the ServiceMonitor gives; set metrics.serviceMonitor.enabled=true." -}}
+{{- end -}}
+{{- include "tusboat.guardNames" . -}}
+{{- include "tusboat.guardNetwork" . -}}
 {{- end -}}

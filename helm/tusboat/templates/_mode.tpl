@@ -63,10 +63,18 @@ capabilities:
   {{- end }}
 seccompProfile:
   type: RuntimeDefault
-{{- with .root.Values.worker.appArmor }}
+{{- with include "tusboat.appArmor" . }}
 {{- if semverCompare ">=1.30.0-0" $.root.Capabilities.KubeVersion.Version }}
 appArmorProfile:
   type: {{ . }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* AppArmor's profile: (dict "root" . "works" true). Only what works mounts, and has to be unconfined for it. */}}
+{{- define "tusboat.appArmor" -}}
+{{- $profile := .root.Values.worker.appArmor -}}
+{{- if or .works (ne $profile "Unconfined") -}}
+{{- $profile -}}
+{{- end -}}
 {{- end -}}

@@ -1,10 +1,11 @@
+{{/*
+At most 46 characters: a pod of the StatefulSet NAME-redis has a label with ten more, and 63 is the end of a label. A
+release may have dots in its name, a Service not.
+*/}}
 {{- define "tusboat.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" -}}
-{{- end -}}
+{{- $both := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $both .Values.fullnameOverride | replace "." "-" | trunc 46 | regexFind ".*[^-]" -}}
 {{- end -}}
 
 {{/* What a selector looks for: (dict "root" . "component" "server"). Never changes, or upgrades fail. */}}
@@ -14,11 +15,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{- define "tusboat.labels" -}}
+{{- define "tusboat.ownLabels" -}}
 {{ include "tusboat.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "tusboat.labels" -}}
+{{ include "tusboat.ownLabels" . }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -48,4 +53,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- define "tusboat.redisPasswordSecret" -}}
 {{- default (printf "%s-redis" (include "tusboat.fullname" .)) .Values.redis.bundled.existingSecret -}}
+{{- end -}}
+
+{{/* Whether there is a pod for `helm test`: it needs a token. */}}
+{{- define "tusboat.tested" -}}
+{{- if or .Values.test.tokenSecret (not (or .Values.tokens.existingSecret .Values.tokens.callers)) -}}
+true
+{{- end -}}
 {{- end -}}

@@ -12,7 +12,7 @@
       key: redis-password
 - name: TUSBOAT_REDIS_URL
   value: redis://:$(REDIS_PASSWORD)@{{ include "tusboat.fullname" . }}-redis:6379/0
-{{- else if .Values.redis.external.existingSecret }}
+{{- else if and (eq .Values.redis.mode "external") .Values.redis.external.existingSecret }}
 - name: TUSBOAT_REDIS_URL
   valueFrom:
     secretKeyRef:
@@ -200,8 +200,18 @@ metadata:
     {{- end }}
   annotations:
     checksum/config: {{ include "tusboat.config" .root | sha256sum }}
-    {{- if and $values.worker.appArmor (semverCompare "<1.30.0-0" .root.Capabilities.KubeVersion.Version) }}
-    container.apparmor.security.beta.kubernetes.io/tusboat: {{ eq $values.worker.appArmor "Unconfined" | ternary "unconfined" "runtime/default" }}
+    {{- if and .serves $values.tokens.callers }}
+    # Whose token is taken away is let in until the servers start anew. Never of a random token: it differs in each rendering.
+    checksum/tokens: {{ include "tusboat.callers" .root | sha256sum }}
+    {{- end }}
+    {{- with include "tusboat.appArmor" . }}
+    {{- if semverCompare "<1.30.0-0" $.root.Capabilities.KubeVersion.Version }}
+    {{- $profile := eq . "Unconfined" | ternary "unconfined" "runtime/default" }}
+    {{- if $values.doctor.enabled }}
+    container.apparmor.security.beta.kubernetes.io/doctor: {{ $profile }}
+    {{- end }}
+    container.apparmor.security.beta.kubernetes.io/tusboat: {{ $profile }}
+    {{- end }}
     {{- end }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
