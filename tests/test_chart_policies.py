@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import re
 import subprocess
@@ -14,7 +16,8 @@ import pytest
 from tests.charts import CI, EXAMPLES, template
 from tests.live import ROOT, environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# For the first time, in which its environment is made.
+pytestmark = pytest.mark.timeout(900)
 PRIVILEGED = r"(rootful|split|userns)-values"
 AS_ROOT = r"(rootful|split|userns|vfs)-values"
 TEST_POD = r"-test$"
@@ -51,13 +54,25 @@ WAIVED = (
 
 
 @pytest.fixture(scope="module")
-def checkov(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkov, from its own locked requirements, in an environment of its own."""
-    directory = tmp_path_factory.mktemp("checkov")
-    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-input"]
+def checkov(pytestconfig: pytest.Config) -> Path:
+    """Checkov, from its own locked requirements, in an environment of its own.
+
+    It takes a minute to make, and is kept with pytest's cache until the requirements change.
+    """
     locked = ROOT / "requirements" / "checkov.txt"
-    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", locked], check=True)
+    assert pytestconfig.cache is not None
+    directory = pytestconfig.cache.mkdir("checkov")
+    python, stamp = directory / "bin" / "python", directory / "tusboat-stamp"
+    made_of = f"{sys.version} {hashlib.sha256(locked.read_bytes()).hexdigest()}"
+    with (directory / "lock").open("w") as lock:
+        # One run at a time makes it; the lock goes with the file.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != made_of:
+            stamp.unlink(missing_ok=True)
+            subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+            pip = [python, "-m", "pip", "install", "--quiet", "--no-input"]
+            subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", locked], check=True)
+            stamp.write_text(made_of)
     return directory / "bin" / "checkov"
 
 

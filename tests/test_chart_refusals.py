@@ -93,15 +93,15 @@ REFUSALS = [
     ),
     ([POLICY, "metrics.serviceMonitor.enabled=true"], "networkPolicy.metricsFrom"),
 ]
+POD_LABELS = ("commonLabels", "podLabels")
+MONITOR_LABELS = ("metrics.serviceMonitor.labels", "metrics.rules.labels")
 LABELLED = [
-    (f"{value}.{label}=a", label.replace("\\", ""))
-    for value in (
-        "commonLabels",
-        "podLabels",
-        "metrics.serviceMonitor.labels",
-        "metrics.rules.labels",
-    )
-    for label in ("app\\.kubernetes\\.io/name", "helm\\.sh/chart", "metrics")
+    *(
+        (f"{value}.{label}=a", label.replace("\\", ""))
+        for value in (*POD_LABELS, *MONITOR_LABELS)
+        for label in (r"app\.kubernetes\.io/name", r"helm\.sh/chart")
+    ),
+    *((f"{value}.metrics=a", "metrics") for value in POD_LABELS),
 ]
 TYPOS = [
     ("worker.mod=vfs", "mod"),
@@ -171,6 +171,7 @@ def test_another_label_of_that_kind_is_taken() -> None:
     escaped = label.replace(".", "\\.")
     for found in objects(settings=(f"commonLabels.{escaped}=registry",)):
         assert found["metadata"]["labels"][label] == "registry"
+    objects(settings=("metrics.serviceMonitor.labels.metrics=scraped",))
 
 
 @pytest.mark.parametrize("release", ["1st", "0"])

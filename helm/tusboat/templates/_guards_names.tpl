@@ -6,14 +6,15 @@
 {{- fail (printf "%q would be the name of all objects, and a Service cannot have it: set fullnameOverride to small letters, digits and hyphens, with a letter first." $name) -}}
 {{- end -}}
 
-{{- $own := list "metrics" -}}
+{{- $own := list -}}
 {{- range $label, $_ := include "tusboat.ownLabels" (dict "root" . "component" "server") | fromYaml -}}
 {{- $own = append $own $label -}}
 {{- end -}}
 {{- $given := dict "podLabels" $values.podLabels "metrics.serviceMonitor.labels" $values.metrics.serviceMonitor.labels "metrics.rules.labels" $values.metrics.rules.labels -}}
 {{- range $what, $labels := merge (dict "commonLabels" $values.commonLabels) $given -}}
 {{- range $label, $_ := $labels -}}
-{{- if has $label $own -}}
+{{- $ofPods := has $what (list "commonLabels" "podLabels") -}}
+{{- if or (has $label $own) (and $ofPods (eq "metrics" $label)) -}}
 {{- fail (printf "%s: %s is a label of the chart, by which Services find pods: leave it out (nameOverride and fullnameOverride change names)." $what $label) -}}
 {{- end -}}
 {{- end -}}
