@@ -245,17 +245,18 @@ def _any_exists(digests: Collection[str | None]) -> bool | None:
 
 
 def _filters(request: Request) -> Callable[[Record], bool]:
-    status = request.query_params.get("status")
+    statuses = [one for one in (request.query_params.get("status") or "").split(",") if one]
     image = request.query_params.get("image")
     text = (request.query_params.get("q") or "").lower()
-    if status and status not in list(Status):
-        raise BadRequest(f"status {status!r} is none", "one of " + ", ".join(Status))
+    for status in statuses:
+        if status not in list(Status):
+            raise BadRequest(f"status {status!r} is none", "one or more of " + ",".join(Status))
 
     def matches(record: Record) -> bool:
         images = [record.image or "", *(result.image for result in record.results)]
         haystack = " ".join([record.id, record.filename, *images]).lower()
         return (
-            (not status or record.status == status)
+            (not statuses or record.status in statuses)
             and (not image or image in images)
             and text in haystack
         )

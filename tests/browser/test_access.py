@@ -59,7 +59,7 @@ def test_axe_finds_nothing(
     name = f"axe-{scheme}-{width}-{locale}.tar"
     long = "a-very-long-name-" * 8 + ".tar"
     upload_by_tuspy(server, write_archive(tmp_path / name, 1000), {"filename": name})
-    console.wait_for(name, "state.kept")
+    console.wait_for(name, "state.unproven")
     console.row(name).locator("summary").click()
     console.choose(
         write_docker_archive(tmp_path / long, [4096, 4096], tag="team/app:1").path,
@@ -166,7 +166,7 @@ def test_a_token_opens_ones_own_uploads(serve: Serve, tmp_path: Path, open_conso
     console.wait_for("annas.tar", "state.kept")
     console.page.get_by_role("button", name="Change token").click()
     sign_in(console, BEN)
-    console.wait_for("bens.tar", "state.kept")
+    console.wait_for("bens.tar", "state.unproven")
     expect(console.row("annas.tar")).to_have_count(0)
     assert len(asked) > 5
     assert not [url for url in asked if "token" in url], "no token in an address"

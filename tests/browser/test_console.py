@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from tests.archives import (
 )
 from tests.browser.console import Console, Open
 from tests.journeys import MIB, assert_image, ended, row, upload_by_tuspy
-from tests.live import LiveServer
+from tests.live import LiveServer, wait_until
 from tests.proxy import CuttingProxy
-from tests.raw import create, metadata
+from tests.raw import append, create, metadata, status
 from tests.registries import RunningRegistry, serving, write_authfile
 from tests.uploading import HEADERS, documents, write_archive
 
@@ -272,6 +273,65 @@ def test_a_long_list_comes_in_pages(tmp_path: Path, open_console: Open) -> None:
         console.page.get_by_role("button", name="Show more").click()
         expect(console.page.locator(".upload")).to_have_count(53)
         expect(console.page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def test_what_is_far_down_the_list_is_found_by_its_state(
+    tmp_path: Path, open_console: Open
+) -> None:
+    with LiveServer(tmp_path) as server:
+        archive = write_archive(tmp_path / "old.tar", 1000)
+        wrong = {"filename": "old.tar", "md5": "0" * 32}
+        assert ended(server, upload_by_tuspy(server, archive, wrong))["status"] == "failed"
+        for number in range(53):
+            create(server.port, 10, metadata(filename=f"newer-{number}.tar"))
+        console = open_console(server.url)
+        expect(console.page.locator(".upload")).to_have_count(50)
+        expect(console.row("old.tar")).to_have_count(0)
+        console.page.get_by_text("Failed", exact=True).click()
+        expect(console.page.locator(".upload")).to_have_count(1)
+        failed = console.wait_for("old.tar", "state.failed")
+        # Whoever was not there when it was sent has the file all the same, maybe.
+        console.choose_again("old.tar", archive)
+        console.page.get_by_text("All", exact=True).click()
+        console.wait_for("old.tar", "state.kept")
+        expect(failed).to_be_visible()
+
+
+def test_parts_of_one_file_are_one_upload_to_others(
+    server: LiveServer, tmp_path: Path, open_console: Open
+) -> None:
+    named = metadata(filename="apart.tar (part)", part_of="key")
+    parts = [create(server.port, 10, named | {"Upload-Concat": "partial"}) for _ in range(3)]
+    for part in parts[:2]:
+        append(server.port, part, 0, b"12345")
+    create(server.port, 10, metadata(filename="another.tar"))
+    console = open_console(server.url)
+    console.wait_for("another.tar", "state.receiving")
+    row = console.wait_for("apart.tar", "state.receiving")
+    expect(row.locator(".numbers")).to_have_text("10 B of 30 B")
+    expect(console.page.get_by_text("(part)")).to_have_count(0)
+    console.press("apart.tar", "Cancel")
+    console.page.get_by_role("dialog").get_by_role("button", name="Cancel the upload").click()
+    for part in parts:
+        wait_until(lambda part=part: status(server.port, part)["status"] == "canceled")
+    console.wait_for("another.tar", "state.receiving")
+
+
+def test_how_fast_it_goes_and_how_long_it_takes(
+    wired: LiveServer, registry: RunningRegistry, tmp_path: Path, open_console: Open
+) -> None:
+    archive = write_docker_archive(tmp_path / "fast.tar", [150 * MIB, 150 * MIB], seed="fast")
+    console = open_console(wired.url)
+    console.send(archive.path, f"{registry.host}/team/fast:1")
+    numbers = console.row("fast.tar").locator(".numbers")
+    moving = re.compile(r"[\d.]+ \S+ of [\d.]+ \S+ · [\d.]+ \S+/s · .+ left")
+    expect(numbers).to_have_text(moving)
+    for step in ("Load", "Push"):
+        running = console.row("fast.tar").locator(".step-running .step-name")
+        expect(running).to_have_text(step)
+        expect(numbers).to_have_text(moving)
+        console.shot(f"running-{step.lower()}")
+    console.wait_for("fast.tar", "state.done")
 
 
 def html_of(page: Page) -> int:

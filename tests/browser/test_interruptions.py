@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Browser, Request, expect
 
 from tests.browser.console import Console, Open
 from tests.conftest import Serve
@@ -93,6 +93,44 @@ def test_reloaded_in_the_middle(
     known, before = received(server, path.name), line.bytes_up
     console.choose_again(path.name, path)
     assert_kept(server, console, path)
+    assert line.bytes_up - before < SIZE - known + 4 * HEADERS, "only the rest was sent"
+
+
+def test_a_laptop_that_slept_goes_on_when_it_wakes(
+    server: LiveServer, line: CuttingProxy, tmp_path: Path, open_console: Open
+) -> None:
+    path = write_archive(tmp_path / "slept.tar", SIZE)
+    console = open_console(line.url)
+    console.page.clock.install()
+    stalled(line, server, console, path)
+    # Every timer that was due meanwhile comes now, once.
+    console.page.clock.fast_forward("02:00")
+    assert_kept(server, console, path)
+
+
+def test_the_browser_is_closed_and_opened_again(
+    server: LiveServer, line: CuttingProxy, browser: Browser, tmp_path: Path
+) -> None:
+    path = write_archive(tmp_path / "closed.tar", SIZE)
+
+    @contextmanager
+    def browsing() -> Iterator[Console]:
+        context = browser.browser_type.launch_persistent_context(
+            tmp_path / "profile",
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox"],
+            locale="en-US",
+        )
+        yield Console(context.pages[0], line.url)
+        context.close()
+
+    with browsing() as console:
+        stalled(line, server, console, path)
+    known, before = received(server, path.name), line.bytes_up
+    with browsing() as console:
+        console.wait_for(path.name, "phase.left")
+        console.choose_again(path.name, path)
+        assert_kept(server, console, path)
     assert line.bytes_up - before < SIZE - known + 4 * HEADERS, "only the rest was sent"
 
 

@@ -47,6 +47,8 @@ export interface Upload {
   steps: Step[]
   results: Result[]
   error: Failure | null
+  /** What the parts of one file have in common until they are joined. */
+  part_of: string | null
 }
 
 export interface Page {

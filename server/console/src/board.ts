@@ -26,6 +26,8 @@ export interface Row {
   document: api.Upload | null
   send: Send | null
   left: Remembered | null
+  /** The uploads that this is, where it is the parts of one file. */
+  parts: string[]
 }
 
 export type Connection = 'connecting' | 'live' | 'lost' | 'unauthorized'
@@ -45,8 +47,10 @@ export class Board {
   sending = USUAL
   more: string | null = null
   loaded = false
-  /** What was asked for is among these. */
+  /** What was asked for is among these: words, and statuses (empty: any). */
   search = ''
+  statuses = ''
+  #loads = 0
   #queue = new Queue(USUAL.uploads_at_once)
   #events: Events
   #asked = new Map<string, AbortController>()
@@ -78,13 +82,22 @@ export class Board {
     const add = (key: string, id: string | null, send: Send | null, left: Remembered | null) => {
       if (id) taken.add(id)
       // The parts of a file are that file, to whoever sends it.
-      for (const part of (send?.memory ?? left)?.partUrls ?? []) taken.add(idOf(part) ?? '')
-      rows.push({ key, document: (id && this.documents.get(id)) || null, send, left })
+      const parts = ((send?.memory ?? left)?.partUrls ?? []).map((url) => idOf(url) ?? '')
+      for (const part of parts) taken.add(part)
+      const known = parts.flatMap((part) => this.documents.get(part) ?? [])
+      rows.push({ key, document: (id && this.documents.get(id)) || joined(known), send, left, parts })
     }
     for (const send of this.sends) add(send.memory.key, send.id, send, null)
     for (const left of this.left) add(left.key, idOf(left.url), null, left)
+    const files = new Map<string, api.Upload[]>()
     for (const [id, document] of this.documents) {
-      if (!taken.has(id)) rows.push({ key: id, document, send: null, left: null })
+      if (taken.has(id)) continue
+      const key = document.part_of ? `${document.owner} ${document.part_of}` : id
+      files.set(key, [...(files.get(key) ?? []), document])
+    }
+    for (const [key, file] of files) {
+      const parts = file.length > 1 ? file.map(({ id }) => id) : []
+      rows.push({ key, document: joined(file), send: null, left: null, parts })
     }
     const born = (row: Row) => row.document?.created_at ?? '9'
     return rows.sort((one, other) => born(other).localeCompare(born(one)))
@@ -198,7 +211,7 @@ export class Board {
     if (row.send && row.send.phase !== 'sent') {
       await row.send.cancel()
     } else if (row.document) {
-      await api.cancel(row.document.id)
+      await Promise.all((row.parts.length ? row.parts : [row.document.id]).map((id) => api.cancel(id)))
     }
     if (row.left) {
       forget(row.left.key)
@@ -220,6 +233,11 @@ export class Board {
     this.#begin(file, memory)
   }
 
+  /** The same for an upload of an earlier visit, or of another browser: the file was chosen again. */
+  sendInstead(document: api.Upload, file: File): void {
+    this.#begin(file, { image: document.image ?? '', ref: '', allowPartial: false, parts: 1 })
+  }
+
   /** What the server saw in an archive; null where it has not looked, or does not answer. */
   async contents(id: string): Promise<Contents | null> {
     try {
@@ -231,18 +249,19 @@ export class Board {
   }
 
   /** What the steps said before this page was open, put before what it heard itself. */
-  async readLog(id: string): Promise<void> {
+  async readLog(id: string): Promise<boolean> {
     let before: api.Line[]
     try {
       before = await api.log(id)
     } catch (error) {
-      if (error instanceof api.Problem) return
+      if (error instanceof api.Problem) return false
       throw error
     }
     const known = new Set(before.map(({ event }) => event))
     const heard = (this.logs.get(id) ?? []).filter(({ event }) => !known.has(event))
     this.logs.set(id, [...before, ...heard].slice(-LOG_LINES))
     this.changed()
+    return true
   }
 
   /** Take a line of this page's own away; what the server knows stays there. */
@@ -256,8 +275,12 @@ export class Board {
   }
 
   async load(more = false): Promise<void> {
-    const page = await api.list(more ? this.more : null, { q: this.search })
+    this.#loads += 1
+    const load = this.#loads
+    const page = await api.list(more ? this.more : null, { q: this.search, status: this.statuses })
     for (const document of page.uploads) this.#know(document)
+    // An answer to an earlier question does not say what there is more of now.
+    if (load !== this.#loads) return
     this.more = page.next
     this.loaded = true
     this.changed()
@@ -335,4 +358,15 @@ export class Board {
     }
     this.changed()
   }
+}
+
+/** The parts of one file as the one upload that they are to whoever looks; one alone is itself. */
+function joined(parts: api.Upload[]): api.Upload | null {
+  const [first, ...others] = parts
+  if (!first || !first.part_of) return first ?? null
+  const sum = (count: (one: api.Upload) => number) => parts.reduce((total, one) => total + count(one), 0)
+  const length = parts.some((one) => one.length === null) ? null : sum((one) => one.length ?? 0)
+  const filename = first.filename.replace(/ \([^()]*\)$/, '')
+  const updated_at = others.reduce((newest, one) => (one.updated_at > newest ? one.updated_at : newest), first.updated_at)
+  return { ...first, filename, length, offset: sum((one) => one.offset), updated_at }
 }

@@ -4,6 +4,8 @@
 import type { Send } from './send'
 
 const LOOK_MS = 5000
+// A page in the background gets its timers once a minute.
+const SLEPT_MS = 90_000
 
 export class Queue {
   #sends: Send[] = []
@@ -13,8 +15,12 @@ export class Queue {
     addEventListener('online', () => {
       for (const send of this.#sends) send.hurry()
     })
+    let looked = Date.now()
     setInterval(() => {
-      for (const send of this.#sends) send.lookForStall()
+      // A timer that comes much too late: the machine slept, and its connections did not outlive that.
+      const slept = Date.now() - looked > SLEPT_MS
+      looked = Date.now()
+      for (const send of this.#sends) send.lookForStall(slept)
     }, LOOK_MS)
   }
 

@@ -172,7 +172,7 @@ export class Send {
       uploadUrl: memory.url,
       headers: authorization(),
       metadata: this.#metadata(),
-      metadataForPartialUploads: { filename: `${this.file.name} (${t('part')})` },
+      metadataForPartialUploads: { filename: `${this.file.name} (${t('part')})`, part_of: memory.key },
       chunkSize: this.#chunkBytes,
       parallelUploads: memory.parts,
       retryDelays: null,
@@ -286,9 +286,9 @@ export class Send {
     this.#become('retrying')
   }
 
-  /** A line that died without a word, as after a laptop's sleep. */
-  lookForStall(): void {
-    if (this.phase !== 'sending' || performance.now() - this.#heard < STALLED_MS) return
+  /** A line that died without a word, as after a laptop's sleep (`slept`: nothing is waited for). */
+  lookForStall(slept: boolean): void {
+    if (this.phase !== 'sending' || (!slept && performance.now() - this.#heard < STALLED_MS)) return
     this.#halt()
     this.#retry()
   }

@@ -37,15 +37,19 @@ export class Details {
     if (!this.element.open || !document) return
     this.#showFacts(document)
     void this.#showInside(document)
-    if (this.#read !== document.id) {
-      this.#read = document.id
-      void this.board.readLog(document.id)
-    }
+    void this.#readLog(document.id)
     const lines = this.board.logs.get(document.id)?.map(({ step, line }) => `${step}: ${line}`)
     const log = lines?.join('\n') || t('log.empty')
     const below = this.#log.scrollTop + this.#log.clientHeight >= this.#log.scrollHeight - 4
     say(this.#log, log)
     if (below) this.#log.scrollTop = this.#log.scrollHeight
+  }
+
+  /** Once is enough, when there was an answer: later lines come by themselves. */
+  async #readLog(id: string): Promise<void> {
+    if (this.#read === id) return
+    this.#read = id
+    if (!(await this.board.readLog(id))) this.#read = ''
   }
 
   #showFacts(document: Upload): void {

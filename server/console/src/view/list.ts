@@ -9,6 +9,7 @@ import { fileName, isOver, RowView, stateOf } from './row'
 
 const FILTERS = ['all', 'active', 'done', 'failed'] as const
 type Filter = (typeof FILTERS)[number]
+const STATUSES: Record<Filter, string> = { all: '', active: 'receiving,queued,running', done: 'done', failed: 'failed' }
 const SEARCH_MS = 300
 
 export class List {
@@ -74,7 +75,9 @@ export class List {
         class: 'visually-hidden',
         change: () => {
           this.#filter = one
+          this.board.statuses = STATUSES[one]
           this.update()
+          void this.board.load().catch(() => {})
         },
       })
       return h('span', { class: 'segment' }, radio, h('label', { for: `filter-${one}` }, t(`list.${one}`)))
@@ -87,7 +90,7 @@ export class List {
     const chosen =
       this.#filter === 'all' ||
       (this.#filter === 'active' && !isOver(row)) ||
-      (this.#filter === 'done' && tone === 'good') ||
+      (this.#filter === 'done' && (tone === 'good' || row.document?.status === 'done')) ||
       (this.#filter === 'failed' && tone === 'bad')
     const image = row.document?.image ?? row.send?.memory.image ?? row.left?.image ?? ''
     const words = `${fileName(row)} ${image} ${row.document?.id ?? ''}`.toLowerCase()

@@ -13,6 +13,7 @@ import { askToCancel } from './question'
 import { Steps } from './steps'
 
 type Action = [string, () => HTMLElement]
+type Choose = (press: (file: File) => void) => Action
 type Act = (label: Key, picture: Icon, press: () => void, look?: string) => Action
 type Tone = 'busy' | 'good' | 'bad' | 'idle'
 
@@ -29,7 +30,11 @@ export function stateOf(row: Row): [Key, Tone] {
   }
   if (row.left) return ['phase.left', 'idle']
   if (!document) return ['phase.sent', 'busy']
-  if (document.status === 'done') return [document.results.length ? 'state.done' : 'state.kept', 'good']
+  if (document.status === 'done') {
+    if (document.results.length) return ['state.done', 'good']
+    const unproven = document.steps.some((step) => step.name === 'verify' && step.state === 'skipped')
+    return unproven ? ['state.unproven', 'idle'] : ['state.kept', 'good']
+  }
   if (document.status === 'failed') return ['state.failed', 'bad']
   return [`state.${document.status}`, OVER.includes(document.status) ? 'idle' : 'busy']
 }
@@ -152,12 +157,12 @@ export class RowView {
     const name = fileName(this.#row)
     const { send, left } = this.#row
     const act: Act = (label, picture, press, look = '') => [label, () => actionOn(name, t(label), picture, press, look)]
-    const choose = (press: (file: File) => void): Action => [
+    const choose: Choose = (press) => [
       'choose',
       () => chooser(t('action.choose'), 'upload', ([file]) => file && press(file), 'primary', false),
     ]
     const stop = act('action.cancel', 'stop', () => void this.#cancel(), 'quiet')
-    if (isOver(this.#row)) return this.#wantedAtTheEnd(act)
+    if (isOver(this.#row)) return this.#wantedAtTheEnd(act, choose)
     if (left) return [choose((file) => board.goOn(left, file)), stop]
     if (!send || send.phase === 'sent') return [stop]
     if (send.phase === 'paused') return [act('action.resume', 'play', () => board.resume(send), 'primary'), stop]
@@ -172,14 +177,16 @@ export class RowView {
     return [act('action.pause', 'pause', () => board.pause(send)), stop]
   }
 
-  #wantedAtTheEnd(act: Act): Action[] {
+  #wantedAtTheEnd(act: Act, choose: Choose): Action[] {
     const { document, send } = this.#row
     const away = act('action.dismiss', 'stop', () => this.board.dismiss(this.#row), 'quiet')
     if (!document) return [away]
     if (document.status !== 'failed' || document.offset !== document.length) return []
     // What arrived is not what was sent: the same again is no help, the same file is.
-    if (document.error?.step === 'verify') {
-      return send ? [act('action.restart', 'upload', () => this.board.sendAgain(this.#row), 'primary')] : []
+    if (document.error?.code === 'digest_mismatch') {
+      return send
+        ? [act('action.restart', 'upload', () => this.board.sendAgain(this.#row), 'primary')]
+        : [choose((file) => this.board.sendInstead(document, file))]
     }
     return [act('action.retry', 'retry', () => void this.#do(this.board.retry(this.#row)), 'primary')]
   }
@@ -207,6 +214,7 @@ export class RowView {
       'phase.paused': 'news.paused',
       'state.done': 'news.done',
       'state.kept': 'news.done',
+      'state.unproven': 'news.done',
       'state.failed': 'news.failed',
       'phase.refused': 'news.failed',
       'state.canceled': 'news.canceled',

@@ -81,6 +81,7 @@ export const en = {
   'state.canceled': 'Canceled',
   'state.expired': 'Expired',
   'state.kept': 'Verified and kept',
+  'state.unproven': 'Kept, not verified',
   'phase.queued': 'Waiting for its turn',
   'phase.checking': 'Checking the file',
   'phase.sending': 'Uploading',

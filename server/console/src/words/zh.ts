@@ -82,6 +82,7 @@ export const zh: Record<Key, string> = {
   'state.failed': '失败',
   'state.canceled': '已取消',
   'state.expired': '已过期',
+  'state.unproven': '已保存，未校验',
   'state.kept': '已校验并保留',
   'phase.queued': '排队中',
   'phase.checking': '正在检查文件',
