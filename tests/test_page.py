@@ -12,6 +12,7 @@ import anyio
 import pytest
 from starlette.responses import Response
 
+from buildah import errors
 from server.page import Page
 from tests.conftest import Serve
 from tests.live import ROOT, LiveServer
@@ -89,6 +90,18 @@ def test_the_page_is_told_what_the_operator_decided(server: LiveServer, serve: S
     other = serve(console_uploads=1, console_chunk_size=MIB)
     decided = {"uploads_at_once": 1, "chunk_bytes": MIB}
     assert ask(other.port, "GET", "/api/console").problem == decided
+
+
+def test_every_way_to_fail_is_said_in_chinese() -> None:
+    text = (CONSOLE / "src" / "words" / "codes.zh.ts").read_text()
+    known = set(re.findall(r"^  (\w+): \[", text, re.MULTILINE))
+    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
+    ours = [one for one in kinds if issubclass(one, errors.BuildahError)]
+    codes = {one.code for one in ours if hasattr(one, "code")}
+    # Of the other direction, and of what a worker tells nobody.
+    others = {"target_taken", "target_unusable", "workspace_busy"}
+    assert len(codes) > 30
+    assert codes - others - known == set()
 
 
 def test_without_a_build_it_says_how_to_make_one(tmp_path: Path) -> None:

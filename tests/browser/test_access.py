@@ -120,6 +120,11 @@ def test_in_chinese_and_in_english(server: LiveServer, tmp_path: Path, open_cons
     console.aim("kept.tar", "x.example/y:1")
     page.get_by_label("Language").select_option("zh")
     expect(console.draft("kept.tar").get_by_label("目标")).to_have_value("x.example/y:1")
+    # What is wrong with it, too; the particulars are in the server's own words.
+    bad = console.draft("kept.tar").locator(".verdict.bad")
+    expect(bad).to_contain_text("不允许推送到该镜像仓库")
+    expect(bad).to_contain_text("x.example")
+    expect(bad).to_contain_text("请选择允许的镜像仓库")
 
 
 def tokens(directory: Path) -> Path:

@@ -78,6 +78,7 @@ export interface Line {
 
 export interface Verdict {
   allowed: boolean
+  code?: string
   exists: boolean | null
   reason: string
   hint: string

@@ -144,7 +144,7 @@ export class Board {
     } catch (error) {
       if (asking.signal.aborted) return
       if (!(error instanceof api.Problem)) throw error
-      draft.verdict = { allowed: false, exists: null, reason: error.message, hint: error.hint }
+      draft.verdict = { allowed: false, exists: null, code: error.code, reason: error.message, hint: error.hint }
       if (error.unauthorized) this.#is('unauthorized')
     }
     this.changed()

@@ -1,6 +1,7 @@
 // The page's language. Knows: which languages there are and which one is wanted. Must not know:
 // where a text is shown.
 
+import { codes } from './words/codes.zh'
 import { en, type Key } from './words/en'
 import { zh } from './words/zh'
 
@@ -41,4 +42,15 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
 export function named(prefix: string, word: string): string {
   const key = `${prefix}.${word}`
   return key in TEXTS[current] ? TEXTS[current][key as Key] : word
+}
+
+export interface Explained {
+  message: string
+  hint: string
+}
+
+/** What the server says of an error, in this language where its code is known; its own words say the particulars. */
+export function explained(code: string, message: string, hint: string): Explained {
+  const known = current === 'zh' ? codes[code] : undefined
+  return known ? { message: `${known[0]}\n${message}`, hint: known[1] } : { message, hint }
 }

@@ -4,7 +4,7 @@
 import type { Board, Draft } from '../board'
 import { h, say, show } from '../dom'
 import { bytes } from '../format'
-import { type Key, t } from '../words'
+import { explained, type Key, t } from '../words'
 import { inside, nameOf, summary } from './contents'
 import { actionOn, button } from './parts'
 
@@ -92,7 +92,10 @@ export class DraftView {
     this.#start.setAttribute('aria-disabled', String(!this.#allowed))
     this.#verdict.className = `verdict ${verdict?.allowed === false ? 'bad' : verdict && wish.image ? 'good' : ''}`
     if (!verdict) say(this.#verdict, t('draft.checking'))
-    else if (!verdict.allowed) say(this.#verdict, [verdict.reason, verdict.hint].filter(Boolean).join('\n'))
+    else if (!verdict.allowed) {
+      const { message, hint } = explained(verdict.code ?? '', verdict.reason, verdict.hint)
+      say(this.#verdict, [message, hint].filter(Boolean).join('\n'))
+    }
     else if (!wish.image) say(this.#verdict, this.#withoutImage())
     else say(this.#verdict, [t(verdict.exists ? 'draft.exists' : 'draft.allowed'), this.#several()].join(' '))
     this.#image.setAttribute('aria-invalid', String(verdict?.allowed === false))

@@ -4,7 +4,7 @@
 import type { Row } from '../board'
 import { h, icon } from '../dom'
 import { bytes } from '../format'
-import { named, t } from '../words'
+import { explained, named, t } from '../words'
 import { copyable } from './parts'
 
 /** What is to be told now; a new element only when it is something else. */
@@ -33,11 +33,12 @@ function tell(row: Row): Told[] {
   const failure = document?.error
   if (failure && document?.status === 'failed') {
     const title = t('error.at', { step: named('step', failure.step) })
-    told.push({ kind: 'trouble', title, message: failure.message, hint: failure.hint })
+    told.push({ kind: 'trouble', title, ...explained(failure.code, failure.message, failure.hint) })
   }
   if (send?.problem && (send.phase === 'refused' || send.phase === 'unauthorized')) {
     const title = t(`phase.${send.phase}`)
-    told.push({ kind: 'trouble', title, message: send.problem.message, hint: send.problem.hint })
+    const { code, message, hint } = send.problem
+    told.push({ kind: 'trouble', title, ...explained(code, message, hint) })
   }
   if (send?.phase === 'other-file' || send?.phase === 'unreadable') {
     const message = t(send.phase === 'other-file' ? 'row.other.text' : 'row.unreadable.text')
