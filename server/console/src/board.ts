@@ -33,6 +33,7 @@ export interface Row {
 export type Connection = 'connecting' | 'live' | 'lost' | 'unauthorized'
 
 const LOG_LINES = 500
+export const OVER: readonly api.Status[] = ['done', 'failed', 'canceled', 'expired']
 // Until the server has said how it wants it.
 const USUAL: api.Sending = { uploads_at_once: 3, chunk_bytes: 64 * 1024 * 1024 }
 
@@ -333,8 +334,11 @@ export class Board {
   #know(document: api.Upload): void {
     // An answer may have been on its way while an event told what came after it.
     const known = this.documents.get(document.id)
-    const settled = known !== undefined && known.status !== 'receiving'
-    if (settled && (document.status === 'receiving' || document.updated_at < known.updated_at)) return
+    if (known && known.status !== 'receiving') {
+      if (document.status === 'receiving' || document.updated_at < known.updated_at) return
+      // A small job begins and ends within a millisecond; an end stays one.
+      if (document.updated_at === known.updated_at && OVER.includes(known.status)) return
+    }
     this.documents.set(document.id, document)
     if (document.status === 'receiving') return
     for (const left of this.left) if (idOf(left.url) === document.id) forget(left.key)

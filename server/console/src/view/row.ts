@@ -1,7 +1,7 @@
 // One upload in the list. Knows: a row of the board, and what can be done with it. Must not know: how
 // that is done.
 
-import type { Board, Row } from '../board'
+import { type Board, OVER, type Row } from '../board'
 import { h, type Icon, say, show } from '../dom'
 import { bytes, duration, percent, speed } from '../format'
 import { Pace } from '../pace'
@@ -17,7 +17,6 @@ type Choose = (press: (file: File) => void) => Action
 type Act = (label: Key, picture: Icon, press: () => void, look?: string) => Action
 type Tone = 'busy' | 'good' | 'bad' | 'idle'
 
-const OVER = ['done', 'failed', 'canceled', 'expired']
 const TROUBLES = ['refused', 'other-file', 'unreadable', 'unauthorized']
 
 /** Where it is, in one word, and how to feel about it. */
