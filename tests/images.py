@@ -1,6 +1,6 @@
 """Our image, built where no base image can be pulled, and programs in it as a container has them.
 
-Knows: debootstrap, `buildah build` and `mount`, namespaces, where this machine gets packages from.
+Knows: debootstrap, `make image`, `buildah mount`, namespaces, where this machine has packages from.
 Must not know: what a test wants to prove.
 """
 
@@ -25,6 +25,7 @@ BASE = "localhost/base"
 BUILT = "localhost/tusboat"
 # Nobody answers there: what is installed came from the mirror that the build was told.
 ABSENT_MIRROR = "http://mirror.invalid/debian"
+SOURCES = "etc/apt/sources.list.d/debian.sources"
 # What a container's start does: a root that nothing leads out of and that stays as it was built,
 # and the first process in it. A mere chroot would do for all but user namespaces, which the kernel
 # makes for nobody in one.
@@ -74,6 +75,23 @@ def python_index() -> str:
     return str(found[-1]) if found else ""
 
 
+def source(archive: str, suite: str, keys: str) -> str:
+    """A paragraph of SOURCES."""
+    return f"Types: deb\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {keys}\n"
+
+
+def slim(root: Path) -> None:
+    """Remove from a new system what debian:...-slim has not."""
+    shares = [f"usr/share/{name}" for name in ("doc", "info", "lintian", "locale", "man")]
+    for place in (*shares, "var/lib/apt/lists", "var/cache/apt"):
+        files = [path for path in (root / place).rglob("*") if path.is_symlink() or path.is_file()]
+        for path in files:
+            if path.name != "copyright":
+                path.unlink()
+    for log in ("bootstrap.log", "dpkg.log", "alternatives.log", "apt/history.log", "apt/term.log"):
+        (root / "var/log" / log).unlink(missing_ok=True)
+
+
 class ImageStore:
     """Container storage of a test's own, of which nothing is left."""
 
@@ -81,6 +99,11 @@ class ImageStore:
         """Keep everything below `directory`, which is removed at the end."""
         self.directory = directory
         self._home, self._tmp = directory / "home", directory / "tmp"
+        self._environment = ("env", f"HOME={self._home}", f"TMPDIR={self._tmp}")
+        self._engine = (
+            *("buildah", "--storage-driver=overlay"),
+            *(f"--root={directory / 'storage'}", f"--runroot={directory / 'run'}"),
+        )
 
     def __enter__(self) -> Self:
         """Make the directories."""
@@ -99,18 +122,14 @@ class ImageStore:
 
     def buildah(self, *arguments: str | Path) -> str:
         """Run buildah on this storage; its stdout."""
-        return run(
-            *("env", f"HOME={self._home}", f"TMPDIR={self._tmp}"),
-            *("buildah", "--storage-driver=overlay"),
-            *(f"--root={self.directory / 'storage'}", f"--runroot={self.directory / 'run'}"),
-            *arguments,
-        ).strip()
+        return run(*self._environment, *self._engine, *arguments).strip()
 
-    def bootstrap(self, suite: str) -> None:
-        """Make BASE: Debian's smallest system, which gets its packages from nowhere.
+    def bootstrap(self, suite: str, name: str = BASE, *, platform: str = "") -> None:
+        """Make an image of Debian's smallest system, which gets its packages from nowhere.
 
-        From this machine it has what an image of its owner would have: the certificates that are
-        trusted here, and how packages are fetched.
+        It has and lacks what debian:...-slim has and lacks. From this machine it has what an image
+        of its owner would have: the certificates that are trusted here, and how packages are
+        fetched.
         """
         archive, has_updates = debian_archive()
         container = self.buildah("from", "scratch")
@@ -118,31 +137,47 @@ class ImageStore:
         script = Path("/usr/share/debootstrap/scripts", suite)
         # Each release is made as its predecessors are; an older debootstrap lacks only the name.
         known = script if script.exists() else script.with_name("sid")
-        run("debootstrap", "--variant=minbase", suite, root, archive, known)
-        for package in (root / "var/cache/apt/archives").glob("*.deb"):
-            package.unlink()
-        sources = [f"deb {ABSENT_MIRROR} {suite} main"]
+        foreign = [f"--arch={platform.rpartition('/')[2]}"] if platform else []
+        run("debootstrap", "--variant=minbase", *foreign, suite, root, archive, known)
+        slim(root)
+        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        sources = [source(ABSENT_MIRROR, suite, keys)]
         if has_updates:
-            sources.append(f"deb {ABSENT_MIRROR}-security {suite}-security main")
-        (root / "etc/apt/sources.list").write_text("\n".join([*sources, ""]))
-        (root / "etc/apt/apt.conf.d/99machine").write_text(run("apt-config", "dump", "Acquire"))
+            sources.append(source(f"{ABSENT_MIRROR}-security", f"{suite}-security", keys))
+        (root / "etc/apt/sources.list").unlink(missing_ok=True)
+        (root / SOURCES).write_text("\n".join(sources))
+        # An archive of a test's own is on this machine, and behind no proxy.
+        direct = 'Acquire::http::Proxy::127.0.0.1 "DIRECT";\n'
+        fetching = run("apt-config", "dump", "Acquire") + direct
+        (root / "etc/apt/apt.conf.d/99machine").write_text(fetching)
         trusted = root / "usr/local/share/ca-certificates"
         trusted.mkdir(exist_ok=True)
         for certificate in Path("/usr/local/share/ca-certificates").glob("*.crt"):
             (trusted / certificate.name).write_bytes(certificate.read_bytes())
         self.buildah("unmount", container)
-        self.buildah("commit", "--quiet", "--rm", container, BASE)
+        if platform:
+            self.buildah("config", f"--arch={platform.rpartition('/')[2]}", container)
+        self.buildah("commit", "--quiet", "--rm", container, name)
 
-    def build(self, containerfile: Path) -> Image:
-        """Build a Containerfile on BASE, with this machine's mirrors, and mount what came of it."""
-        arguments = {"BASE": BASE, "APT_MIRROR": debian_archive()[0]}
+    def make(self, target: str, **variables: str) -> None:
+        """Run a target of the Makefile on this storage; what it is to set up is there already."""
+        given = {"ENGINE": " ".join(self._engine), "IMAGE": BUILT, **variables}
+        arguments = [f"{name}={value}" for name, value in given.items()]
+        # The make that runs these tests has a say in nothing here.
+        make = ("env", "--unset=MAKEFLAGS", "make", f"--directory={ROOT}", "--assume-old=setup")
+        run(*self._environment, *make, target, *arguments, seconds=1800)
+
+    def build(self, **variables: str) -> None:
+        """`make image` on BASE, with this machine's mirrors."""
+        given = {"BASE": BASE, "APT_MIRROR": debian_archive()[0]}
         if index := python_index():
-            arguments["PIP_INDEX_URL"] = index
-        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        file = f"--file={containerfile}"
-        self.buildah("build", "--isolation=chroot", "--quiet", *given, file, f"--tag={BUILT}", ROOT)
-        document = json.loads(self.buildah("inspect", "--type=image", BUILT))
-        root = Path(self.buildah("mount", self.buildah("from", BUILT)))
+            given["PIP_INDEX_URL"] = index
+        self.make("image", **(given | variables))
+
+    def image(self, name: str = BUILT) -> Image:
+        """An image that is here, mounted."""
+        document = json.loads(self.buildah("inspect", "--type=image", name))
+        root = Path(self.buildah("mount", self.buildah("from", "--pull-never", name)))
         return Image(root, document["OCIv1"])
 
 

