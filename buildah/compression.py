@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -55,6 +56,10 @@ _MAGIC = (
 )
 
 
+# A frame that decoders pass over; pzstd writes one before each of its own.
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+
+
 def compression(path: Path) -> Compression:
     """How the file is compressed as a whole, by its first bytes. Blocking."""
     with path.open("rb") as file:
@@ -63,6 +68,8 @@ def compression(path: Path) -> Compression:
 
 def compression_of(start: bytes) -> Compression:
     """What a file is compressed with that starts like this."""
+    if _SKIPPABLE.match(start):
+        return Compression.ZSTD
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
@@ -177,11 +184,12 @@ class _Frames:
                 raise EOFError
 
     def _count_empty(self) -> None:
-        self._empty += not self._gave
+        # One before each of a gigabyte of others is how pzstd writes.
+        self._empty = 0 if self._gave else self._empty + 1
         self._gave = False
         if self._empty > _EMPTY_FRAMES:
             raise ArchiveInvalid(
-                f"Unpacking the archive: it has more than {_EMPTY_FRAMES} empty frames.",
+                f"Unpacking the archive: it has more than {_EMPTY_FRAMES} empty frames in a row.",
                 hint="Send it uncompressed.",
             )
 

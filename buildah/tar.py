@@ -204,10 +204,10 @@ def _number(field: bytes) -> int:
             raise TarError("a header has a negative number")
         return number
     digits = field.strip(b" \0")
-    try:
-        return int(digits or b"0", 8)
-    except ValueError:
-        raise TarError("a header has a field that is no number") from None
+    # `int` would take a sign and underscores as well.
+    if digits.strip(b"01234567"):
+        raise TarError("a header has a field that is no number")
+    return int(digits or b"0", 8)
 
 
 def _number_or(default: int, field: bytes) -> int:

@@ -26,6 +26,11 @@ from buildah.archive import inspect
 from buildah.compression import Compression
 from buildah.contents import Contents, Format, Image, Writer
 from buildah.errors import ArchiveCorrupt, ArchiveError, ArchiveInvalid, ArchiveTruncated
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 from tests.archives import (
     GIB,
     KIB,
@@ -277,6 +282,32 @@ def test_a_cut_compressed_archive_is_truncated_and_a_damaged_one_corrupt(
     path.write_bytes(damaged)
     with pytest.raises((ArchiveCorrupt, ArchiveInvalid)):
         inspect(path)
+
+
+def test_frames_as_pzstd_writes_them_are_read(tmp_path: Path) -> None:
+    """Each with a frame before it that decoders pass over; the file begins with one."""
+    archive = write_docker_archive(tmp_path / "a", [MIB])
+    plain = archive.path.read_bytes()
+    passed_over = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    step = len(plain) // 1500
+    pieces = [plain[at : at + step] for at in range(0, len(plain), step)]
+    archive.path.write_bytes(b"".join(passed_over + zstd.compress(one) for one in pieces))
+    contents = inspect(archive.path)
+    assert contents.compression is Compression.ZSTD
+    assert contents.images[0].platforms[0].image_id == f"sha256:{archive.image_id}"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [b"-0000002000", b"+0000002000", b"0000_002000"])
+def test_a_size_that_is_no_number_is_refused(tmp_path: Path, size: bytes, *, packed: bool) -> None:
+    header = bytearray(tarfile.TarInfo("manifest.json").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = size + b"\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data = bytes(header) + bytes(4096)
+    (tmp_path / "a").write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(ArchiveInvalid, match="no number"):
+        inspect(tmp_path / "a")
 
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
