@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import tarfile
 import threading
 from pathlib import Path
 
@@ -42,6 +45,32 @@ class Watch:
                 with contextlib.suppress(psutil.Error):
                     if "--type=renderer" in process.cmdline():
                         self.most_bytes = max(self.most_bytes, process.memory_full_info().uss)
+
+
+def test_a_hundred_gibibytes_are_looked_into_and_not_read(
+    server: LiveServer, tmp_path: Path, open_console: Open
+) -> None:
+    """A layer of 100 GiB that takes no room on the disk; the list of what is in it comes last."""
+    path = tmp_path / "huge.tar"
+    config = json.dumps({"os": "linux", "architecture": "amd64"}).encode()
+    rows = [{"Config": "config.json", "RepoTags": ["team/huge:1"], "Layers": ["layer.tar"]}]
+    small = {"config.json": config, "manifest.json": json.dumps(rows).encode()}
+    with path.open("wb") as file:
+        layer = tarfile.TarInfo("layer.tar")
+        layer.size = 100 * 2**30
+        file.write(layer.tobuf(tarfile.GNU_FORMAT))
+        file.seek(layer.size, os.SEEK_CUR)
+        for name, data in small.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            file.write(entry.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512))
+        file.write(bytes(1024))
+    console = open_console(server.url)
+    console.choose(path)
+    chips = console.draft("huge.tar").locator(".chip")
+    expect(chips).to_have_text(["Docker archive", "team/huge:1", "linux/amd64", "1 layer"])
+    expect(console.draft("huge.tar").locator(".size")).to_have_text("100 GiB")
+    assert path.stat().st_blocks * 512 < 2**20
 
 
 @pytest.mark.slow
