@@ -30,16 +30,16 @@ _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _SUFFIX = {Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
 _PLATFORM_KEYS = ("os", "architecture", "variant")
-# Of a list, a manifest, a descriptor and a platform, docker's and OCI's.
-_KEYS = frozenset(
+# Of docker's list; of OCI's lists, manifests, descriptors and platforms. Apart, since `Layers` is
+# right in docker's, and would be taken for `layers` in OCI's.
+_DOCKER_KEYS = frozenset({"Config", "RepoTags", "Layers", "LayerSources", "Parent"})
+_OCI_KEYS = frozenset(
     {
-        *("Config", "RepoTags", "Layers", "LayerSources", "Parent"),
         *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject"),
         *("digest", "size", "urls", "annotations", "data", "platform"),
         *("architecture", "os", "os.version", "os.features", "variant", "features"),
     }
 )
-_FOLDED = frozenset(key.casefold() for key in _KEYS)
 
 
 def docker_images(catalog: Catalog) -> tuple[Image, ...]:
@@ -54,7 +54,7 @@ def docker_images(catalog: Catalog) -> tuple[Image, ...]:
 
 
 def _docker_image(catalog: Catalog, row: dict[str, Any]) -> Image:
-    _exact(row)
+    _exact(row, _DOCKER_KEYS)
     tags = _strings(row.get("RepoTags"), "RepoTags")
     names = _strings(row.get("Layers"), "Layers")
     _require_most(len(names), _LAYERS, "layers")
@@ -224,17 +224,21 @@ def is_fetched(row: dict[str, Any]) -> bool:
     return bool(row.get("urls"))
 
 
-def is_exact(document: dict[str, Any]) -> bool:
+def is_exact(document: dict[str, Any], keys: frozenset[str] = _OCI_KEYS) -> bool:
     """Whether no key of it could be taken for another one.
 
     The programs, written in Go, read `URLS` as `urls`; we do not, so we would not see it.
     """
-    return not any(key not in _KEYS and key.casefold() in _FOLDED for key in document)
+    return not _odd(document, keys)
 
 
-def _exact(document: dict[str, Any]) -> dict[str, Any]:
-    if not is_exact(document):
-        odd = next(key for key in document if key not in _KEYS and key.casefold() in _FOLDED)
+def _odd(document: dict[str, Any], keys: frozenset[str]) -> list[str]:
+    folded = {key.casefold() for key in keys}
+    return [key for key in document if key not in keys and key.casefold() in folded]
+
+
+def _exact(document: dict[str, Any], keys: frozenset[str] = _OCI_KEYS) -> dict[str, Any]:
+    for odd in _odd(document, keys):
         raise ArchiveInvalid(f"Reading the archive: what is {shown(odd)!r} in its lists?")
     return document
 

@@ -23,6 +23,7 @@ _ELSEWHERE = (
 )
 _SHOWN_IMAGES = 10
 _SHORT_ID_CHARS = 12
+_LONGEST_NAME_CHARS = 1000
 _DOCKER_HOSTS = ("docker.io", "index.docker.io")
 
 
@@ -141,10 +142,12 @@ def check_whole(image: Image, *, allow_partial: bool) -> None:
 
 
 def _referred(images: Sequence[tuple[int, Image]], ref: str) -> tuple[int, Image]:
-    found = [(position, image) for position, image in images if _fits(position, image, ref)]
+    # Nothing is called so; and it is compared with every name there is.
+    asked = None if len(ref) > _LONGEST_NAME_CHARS else OwnName.parse(ref)
+    found = [row for row in images if asked and _fits(*row, ref, asked)]
     if len(found) == 1:
         position, image = found[0]
-        tags = tuple(tag for tag in image.tags if _same(tag, ref))
+        tags = tuple(tag for tag in image.tags if asked and _same(tag, ref, asked))
         # Who asks for one name gets that one, who asks for a position gets them all.
         return position, Image(tags or image.tags, image.digest, image.platforms)
     names = ", ".join(f"@{position} {_called(image)}" for position, image in images[:_SHOWN_IMAGES])
@@ -156,16 +159,16 @@ def _referred(images: Sequence[tuple[int, Image]], ref: str) -> tuple[int, Image
     )
 
 
-def _fits(position: int, image: Image, ref: str) -> bool:
+def _fits(position: int, image: Image, ref: str, asked: OwnName) -> bool:
     ids = [image.digest, *(one.image_id for one in image.platforms)]
-    return ref == f"@{position}" or ref in ids or any(_same(tag, ref) for tag in image.tags)
+    return ref == f"@{position}" or ref in ids or any(_same(tag, ref, asked) for tag in image.tags)
 
 
-def _same(tag: str, ref: str) -> bool:
+def _same(tag: str, ref: str, asked: OwnName) -> bool:
     """Whether an image's own name is what was asked for; the host, or the tag, may be left out."""
     if tag == ref:
         return True
-    own, asked = OwnName.parse(tag), OwnName.parse(ref)
+    own = OwnName.parse(tag)
     if asked.path is None:
         return ref in (own.tag if own.path is None else None, own.path)
     return (own.path, own.tag) == (asked.path, asked.tag) and asked.host in (None, own.host)

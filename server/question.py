@@ -54,7 +54,7 @@ async def read_question(request: Request) -> Question:
     if image is not None and not isinstance(image, str):
         raise BadRequest("check: image is not a string")
     if length is not None and (
-        not isinstance(length, int) or isinstance(length, bool) or length < 0
+        not isinstance(length, int) or isinstance(length, bool) or not 0 <= length < 2**63
     ):
         raise BadRequest("check: length is not a size in bytes")
     for name in ("md5", "sha256"):

@@ -67,6 +67,18 @@ def test_a_registry_that_says_nothing_keeps_nobody_waiting(serve: Serve) -> None
         assert (answer["allowed"], answer["exists"]) == (True, None)
 
 
+def test_what_is_beyond_reason_costs_nothing(serve: Serve) -> None:
+    server = serve(overwrite="refuse")
+    length = f'{{"length": {"9" * 4300}}}'.encode()
+    answer = requests.post(f"{server.url}/api/check", data=length, timeout=10)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    names = [{"tags": ["q"] * 20_000}]
+    question = {"image": "a.example/b:1", "ref": f"{'a' * 130_000}/x", "images": names}
+    # It was half a minute, of all that the server does.
+    answer = requests.post(f"{server.url}/api/check", json=question, timeout=10)
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.fixture
 def check(strict: LiveServer) -> Check:
     def check(**question: object) -> Any:

@@ -124,6 +124,16 @@ def in_capitals(manifest: str, url: str) -> str:
     return f'{manifest.rstrip()[:-1]}, "LAYERS": {json.dumps(layers)}}}'
 
 
+def as_docker_spells_it(part: str) -> Callable[[str, str], str]:
+    """Keys that are right in docker's list, and another spelling of OCI's in a manifest."""
+
+    def edit(manifest: str, url: str) -> str:
+        said = json.loads(with_urls(manifest, url, part))[part]
+        return f'{manifest.rstrip()[:-1]}, "{part.title()}": {json.dumps(said)}}}'
+
+    return edit
+
+
 def long_s(manifest: str, url: str) -> str:
     return with_urls(manifest, url, "layers", "url\N{LATIN SMALL LETTER LONG S}")
 
@@ -136,6 +146,8 @@ EDITS: dict[str, Callable[[str, str], str]] = {
     "another letter s": long_s,
     "layers twice": twice,
     "layers in capitals": in_capitals,
+    "Layers": as_docker_spells_it("layers"),
+    "Config": as_docker_spells_it("config"),
 }
 
 
